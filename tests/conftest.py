@@ -18,7 +18,7 @@ from tests.testing.driver import NO_WAITING, OVER_SOCKETS
 from trio_responses.testing import ResponsesServer, open_test_server
 
 A_LONG_TIME = 50_000.0
-BOUNDED_FOLDERS = frozenset({"connection", "conversation", "runs"})
+BOUNDED_FOLDERS = frozenset({"connection", "conversation", "durable", "runs"})
 """The folders whose tests all run on a clock that jumps, each for `A_LONG_TIME` at most."""
 
 settings.register_profile(

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, final
 
@@ -16,6 +16,7 @@ from trio_responses._concurrency import open_closing_nursery, require_trio
 from trio_responses._connection.engine import ConnectionEngine
 from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.conversation import Conversation
+from trio_responses._conversation.durable import DurableOptions, open_durable
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError, ConnectionClosed
@@ -42,9 +43,10 @@ from trio_responses._wire.params import ConversationParams
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Mapping
     from typing import Self, Unpack
 
+    from trio_responses._conversation.durable import OnInterruptedCall
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         RecoverOption,
         TransportOption,
     )
+    from trio_responses._stores.interface import ConversationStore
     from trio_responses._transport.dialing import Dial
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._turn.stream import ResponseStream, TurnSender
@@ -66,7 +69,6 @@ __all__ = [
     "ResponsesConnection",
     "connect_responses",
     "make_engine",
-    "open_conversation",
     "open_responses",
     "start_engine",
 ]
@@ -185,8 +187,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :raises ValueError: for a word that a parameter does not accept, and a missing key.
         """
         check_params(params, of="conversation()", allowed=ConversationParams)
-        settings = merge_extra_body(params)
-        with open_conversation(self._engine, settings, History()) as conversation:
+        async with self._open_conversation(merge_extra_body(params), History()) as conversation:
             yield conversation
 
     @asynccontextmanager
@@ -208,8 +209,93 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             release in a format that this release cannot read.
         """
         saved = Checkpoint.decode(checkpoint)
-        with open_conversation(self._engine, saved.settings, saved.history()) as conversation:
+        async with self._open_conversation(
+            saved.settings, saved.history(), saved.conversation_id
+        ) as conversation:
             yield conversation
+
+    @asynccontextmanager
+    async def durable_conversation(
+        self,
+        backend: ConversationStore,
+        conversation_id: str,
+        /,
+        *,
+        wait: float = 0.0,
+        lease_seconds: float = 30.0,
+        on_interrupted_call: OnInterruptedCall = "report",
+        checkpoint: bytes | None = None,
+        **params: Unpack[ConversationParams],
+    ) -> AsyncGenerator[Conversation, None]:
+        """Open a conversation of a store for the length of a block, and own it meanwhile.
+
+        For example::
+
+            async with (
+                SQLiteStore("chats.db") as backend,
+                connection.durable_conversation(backend, "customer-42", model=MODEL) as chat,
+            ):
+                response = await chat.run("Where is my parcel?", request_id=job.id)
+
+        The conversation goes on where it was left, in any process on any machine that reaches the
+        store. It is saved after each turn. The start of a call is saved before the call runs, and
+        its output after it, so that no other process starts the call again. Forks are durable, too.
+
+        Nobody else can open the conversation during the block. This process holds a lease, and
+        renews it. If the process is paused or cut off from the store for longer than the lease,
+        another one may take over; the block is cancelled then, and raises `LeaseLost`. What is not
+        saved at the end of the block is saved then, within the timeout of the store, also if the
+        block is cancelled. docs/durable-conversations.md says more.
+
+        :param backend: a store of `trio_responses.stores`, or one of your own.
+        :param conversation_id: the name of the conversation in the store, at most 512 characters.
+        :param wait: how many seconds to wait if another owner has the conversation.
+        :param lease_seconds: the length of the lease. A conversation whose owner was killed can be
+            opened again after so many seconds. At least 1, and several times the time that the
+            store needs for a call.
+        :param on_interrupted_call: what happens to a call that an earlier owner has started and not
+            finished: ``"report"`` tells the model that the call may have run; ``"rerun"`` lets the
+            next run start it again; an async function, which is called with the call, returns one
+            of these words, or the output item of the call.
+        :param checkpoint: the return value of ``conversation.checkpoint()``, to begin with where
+            the store has no conversation with this id. Where the store has one, the checkpoint
+            has to be a newer state of it.
+        :param params: the parameters that hold for every turn, as for `conversation`. They take the
+            place of the saved ones. Functions and secrets of tools are not saved: pass ``tools``
+            each time.
+        :raises ConversationBusy: when another owner still has the conversation after ``wait``.
+        :raises LeaseLost: when the lease was lost during the block.
+        :raises StoreUnavailable: when the store cannot be reached.
+        :raises OutdatedCheckpoint: when the store has a newer state than the checkpoint.
+        :raises StoreError: when what the store has cannot be read.
+        :raises ConfigurationError: for options that cannot work.
+        """
+        check_params(params, of="durable_conversation()", allowed=ConversationParams)
+        options = DurableOptions(
+            backend,
+            conversation_id,
+            wait=wait,
+            lease_seconds=lease_seconds,
+            on_interrupted_call=on_interrupted_call,
+            checkpoint=checkpoint,
+        )
+        settings = merge_extra_body(params)
+        async with open_durable(self._open_conversation, options, settings) as conversation:
+            yield conversation
+
+    @asynccontextmanager
+    async def _open_conversation(
+        self, settings: Mapping[str, Any], history: History, conversation_id: str | None = None
+    ) -> AsyncGenerator[Conversation, None]:
+        """Open a conversation that may have a history, for the length of a block."""
+        with self._engine.requests.lane_reservations() as reserve:
+            yield Conversation(
+                reserve,
+                settings,
+                history,
+                instruments=self._engine.config.instruments,
+                conversation_id=conversation_id,
+            )
 
     # --- The raw channel -----------------------------------------------------------------
 
@@ -520,17 +606,6 @@ async def connect_responses(
         dial=dial,
     )
     return ResponsesConnection(await start_engine(nursery, engine))
-
-
-@contextmanager
-def open_conversation(
-    engine: ConnectionEngine,
-    settings: Mapping[str, Any],
-    history: History,
-) -> Generator[Conversation, None, None]:
-    """Open a conversation that may have a history, for the length of a block."""
-    with engine.requests.lane_reservations() as reserve:
-        yield Conversation(reserve, settings, history, instruments=engine.config.instruments)
 
 
 @trio.lowlevel.enable_ki_protection

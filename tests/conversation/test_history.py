@@ -249,6 +249,8 @@ async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
                 "max_output": None,
                 "max_items": None,
             },
+            "conversation_id": conversation.id,
+            "revision": 1,
         }
 
 

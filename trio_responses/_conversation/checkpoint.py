@@ -68,9 +68,13 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
     abandoned: list[CallKey] = msgspec.field(default_factory=list[CallKey])
     """The calls without output that the server does not have."""
     replay_policy: ReplayPolicy = msgspec.field(default_factory=ReplayPolicy)
+    conversation_id: str = ""
+    """The id of the conversation; empty if an earlier release wrote the checkpoint."""
+    revision: int = 0
+    """The revision of the history: a later checkpoint of the conversation has no smaller one."""
 
     @classmethod
-    def of(cls, settings: dict[str, Any], history: History) -> Self:
+    def of(cls, settings: dict[str, Any], history: History, conversation_id: str) -> Self:
         """Return the checkpoint of a conversation."""
         sources = history.sources
         origins = [
@@ -87,6 +91,8 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
             origins=origins,
             abandoned=sorted(history.abandoned),
             replay_policy=history.policy,
+            conversation_id=conversation_id,
+            revision=history.revision,
         )
 
     def encode(self) -> bytes:
@@ -120,6 +126,7 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
             unsent=RawItems.join(self.unsent),
             abandoned=self.abandoned,
             policy=self.replay_policy,
+            revision=self.revision,
         )
 
     def check_items(self) -> None:

@@ -8,6 +8,7 @@ history there, else with the whole history (`_protocol/continuation.py`).
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
@@ -16,6 +17,7 @@ import trio
 
 from trio_responses import _wire as wire
 from trio_responses._conversation.checkpoint import Checkpoint
+from trio_responses._conversation.journal import Journal
 from trio_responses._conversation.run import RunConfig, open_run
 from trio_responses._conversation.settings import TurnSettings, copy_settings
 from trio_responses._conversation.turn import ConversationRequest, TurnLock, TurnStream
@@ -43,8 +45,11 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from trio_responses._conversation.history import History
+    from trio_responses._conversation.durable import DurableBlock
+    from trio_responses._conversation.history import ActiveRequest, History
+    from trio_responses._conversation.lease import LeaseKeeper
     from trio_responses._conversation.run import Report, RunStream
+    from trio_responses._conversation.stored_history import StoredHistory
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Timeouts
     from trio_responses._tools.namespace import ToolLike
@@ -63,8 +68,11 @@ if TYPE_CHECKING:  # type checkers know the default of a type variable before Py
     Deps = typing_extensions.TypeVar("Deps", default=None)
 else:
     Deps = TypeVar("Deps")
+CREATE_OPTIONS: Final = (*TURN_OPTIONS, "request_id")
+"""Names of keyword arguments of ``create`` that are no parameters of its request."""
 RUN_OPTIONS: Final = (
     *TURN_OPTIONS,
+    "request_id",
     "handlers",
     "approve",
     "max_rounds",
@@ -126,6 +134,7 @@ class Conversation:
         source: TurnLock | None = None,
         *,
         instruments: Instruments | None = None,
+        conversation_id: str | None = None,
     ) -> None:
         self._tools: Sequence[ToolLike] = tuple(settings.get("tools") or ())
         given = TurnSettings(settings)  # raises for values that cannot be sent
@@ -135,10 +144,37 @@ class Conversation:
         self._history = history
         self._lock = TurnLock(source)
         self._instruments = instruments or Instruments()
+        self._id = conversation_id or ""
+        self._journal: Journal | None = None
+        self._block: DurableBlock | None = None
 
     def __repr__(self) -> str:
         """Return the number of items in the history; no content."""
         return f"<Conversation of {self._history.item_count} items>"
+
+    def attach(
+        self, block: DurableBlock, keeper: LeaseKeeper, stored: StoredHistory, position: int
+    ) -> Journal:
+        """Record and save each change from now on; return the journal. Called once.
+
+        :param block: saves the rest when it ends.
+        :param stored: what the history was read from.
+        :param position: the number of records that the store has.
+        """
+        stored.finish(self._settings)
+        self._id = keeper.lease.conversation_id
+        self._block = block
+        self._journal = self._history.journal = Journal(
+            block.store,
+            keeper,
+            self._history,
+            self._settings,
+            position=position,
+            unfinished=stored.unfinished,
+            output_records=stored.outputs,
+        )
+        block.add(self._journal)
+        return self._journal
 
     # --- Turns ---------------------------------------------------------------------------
 
@@ -212,6 +248,7 @@ class Conversation:
         self,
         new: RawItems,
         settings: TurnSettings,
+        active: ActiveRequest | None = None,
         *,
         delivery: DeliveryMode,
         snapshot: bool,
@@ -222,6 +259,7 @@ class Conversation:
     ) -> TurnStream:
         """Return the stream of a turn, whose ``async with`` block sends the request.
 
+        :param active: the request (``request_id``) that the turn belongs to.
         :param within_run: whether a run holds the lock for the turn.
         """
         request = ConversationRequest(
@@ -230,6 +268,7 @@ class Conversation:
             settings,
             generate=generate,
             timeouts=timeouts,
+            request=active,
         )
         return TurnStream(
             self._lock,
@@ -245,6 +284,7 @@ class Conversation:
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
+        request_id: str | None = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -254,18 +294,54 @@ class Conversation:
 
         If cancelled, the remaining events are discarded, and the history does not change.
 
+        :param request_id: in a durable conversation, a name for this request, so that it can be
+            repeated: with the same id and input, the Response is answered from the store.
+        :raises ConfigurationError: for a ``request_id`` in another conversation, and one that was
+            used with another input.
         :raises ResponsesError: as ``connection.create`` does; the history does not change.
         """
-        self._check(params, "create()", TURN_OPTIONS)
-        async with self._open_turn(
-            input,
-            params,
-            delivery=delivery,
-            snapshot=False,
-            max_retries=max_retries,
-            timeouts=timeouts,
-        ) as stream:
-            return await stream.get_final_response()
+        self._check(params, "create()", CREATE_OPTIONS)
+        if request_id is None:
+            async with self._open_turn(
+                input,
+                params,
+                delivery=delivery,
+                snapshot=False,
+                max_retries=max_retries,
+                timeouts=timeouts,
+            ) as stream:
+                return await stream.get_final_response()
+        journal = self._journal_for(request_id)
+        check_option_values(delivery=delivery)
+        check_turn_timeouts(timeouts)
+        new, settings = raw_input(input), self._settings_with(params)
+        async with self._lock:
+            active = await journal.begin_request(request_id, new)
+            if active.latest is not None:
+                return active.latest
+            async with self._make_turn(
+                new,
+                settings,
+                active,
+                delivery=delivery,
+                snapshot=False,
+                max_retries=max_retries,
+                timeouts=timeouts,
+                within_run=True,
+            ) as stream:
+                return await stream.get_final_response()
+
+    def _journal_for(self, request_id: str) -> Journal:
+        """Return the journal that knows the requests of the conversation.
+
+        :raises ConfigurationError: if the conversation is not durable.
+        """
+        if self._journal is None:
+            raise ConfigurationError(
+                f"request_id={request_id!r} needs a store that remembers it: open the conversation"
+                " with durable_conversation()"
+            )
+        return self._journal
 
     async def warm_up(
         self,
@@ -302,6 +378,7 @@ class Conversation:
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
+        request_id: str | None = None,
         handlers: Mapping[str, Handler] | None = None,
         approve: Approve | None = None,
         max_rounds: int = 16,
@@ -340,6 +417,8 @@ class Conversation:
         :param input: as for `stream`. If it is empty, the run continues where the last one
             stopped: with the input of that run if its first turn did not end well, else with the
             calls that it left.
+        :param request_id: as for `run`. The run yields no event for what an earlier attempt has
+            brought; if this has ended, it yields none at all.
         :param handlers: called for the calls that no function of ``tools`` answers: by the type of
             the call, such as ``"computer_call"``, or by the name of a custom tool or a function,
             with its namespace if it has one: ``"crm.find"``.
@@ -373,6 +452,7 @@ class Conversation:
         return self._open_run(
             input,
             params,
+            request_id=request_id,
             handlers=handlers,
             approve=approve,
             max_rounds=max_rounds,
@@ -393,6 +473,7 @@ class Conversation:
         given: Input | None,
         params: Mapping[str, Any],
         *,
+        request_id: str | None,
         handlers: Mapping[str, Handler] | None,
         approve: Approve | None,
         max_rounds: int,
@@ -436,6 +517,8 @@ class Conversation:
             max_concurrency=max_concurrency,
             settings=self._settings_with(params),
             repeat_interrupted=repeat_interrupted,
+            request_id=request_id,
+            journal=self._journal if request_id is None else self._journal_for(request_id),
             make_context=partial(self._make_context, deps),
             instruments=self._instruments,
         )
@@ -453,6 +536,7 @@ class Conversation:
         self,
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
+        request_id: str | None = None,
         handlers: Mapping[str, Handler] | None = None,
         approve: Approve | None = None,
         max_rounds: int = 16,
@@ -473,6 +557,13 @@ class Conversation:
         call is returned: send its output in the next run. The parameters are those of
         `run_stream`. If cancelled, the tools are cancelled, and the next run continues.
 
+        :param request_id: in a durable conversation, a name for this request, so that it can be
+            repeated with the same id and input. If it has ended, its Response is answered from the
+            store. If it was interrupted, the run goes on where it stopped, and its input is not
+            added again. A request with another id ends it, as interrupted.
+        :raises RequestInterrupted: when the request was interrupted, and other turns have followed.
+        :raises ConfigurationError: for a ``request_id`` in another conversation, and one that was
+            used with another input.
         :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
             can be continued.
         :raises CallInterrupted: when an earlier run has interrupted a call whose output cannot say
@@ -488,6 +579,7 @@ class Conversation:
         async with self._open_run(
             input,
             params,
+            request_id=request_id,
             handlers=handlers,
             approve=approve,
             max_rounds=max_rounds,
@@ -510,6 +602,7 @@ class Conversation:
         answer: type[T],
         input: Input | None = None,
         *,
+        request_id: str | None = None,
         handlers: Mapping[str, Handler] | None = None,
         approve: Approve | None = None,
         max_rounds: int = 16,
@@ -530,6 +623,7 @@ class Conversation:
         answer: Any,
         input: Input | None = None,
         *,
+        request_id: str | None = None,
         handlers: Mapping[str, Handler] | None = None,
         approve: Approve | None = None,
         max_rounds: int = 16,
@@ -549,6 +643,7 @@ class Conversation:
         answer: Any,
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
+        request_id: str | None = None,
         handlers: Mapping[str, Handler] | None = None,
         approve: Approve | None = None,
         max_rounds: int = 16,
@@ -577,6 +672,7 @@ class Conversation:
         async with self._open_run(
             input,
             {**params, "text": settings["text"]},
+            request_id=request_id,
             handlers=handlers,
             approve=approve,
             max_rounds=max_rounds,
@@ -653,6 +749,29 @@ class Conversation:
         self._history.policy = checked_record("replay_policy", policy, ReplayPolicy)
 
     @property
+    def id(self) -> str:
+        """The id of the conversation: that of the store, or a random one.
+
+        Checkpoints have it. A fork has an id of its own.
+        """
+        self._id = self._id or secrets.token_hex(16)
+        return self._id
+
+    @property
+    def revision(self) -> int:
+        """The number of the latest change of the history. It grows with each turn."""
+        return self._history.revision
+
+    @property
+    def fencing_token(self) -> int | None:
+        """The fencing token of a durable conversation; `None` for other conversations.
+
+        Each owner has a larger token than every owner before. So a system that a tool changes can
+        refuse what an earlier owner asks for late.
+        """
+        return self._journal.fencing_token if self._journal is not None else None
+
+    @property
     def last_response_id(self) -> str | None:
         """The id of the response of the last successful turn."""
         return self._history.last_response_id
@@ -667,25 +786,32 @@ class Conversation:
         added to the new one. The window is the whole output of the compaction; its id is not a
         parent of a response (guide, "Compaction").
 
-        A checkpoint; if cancelled, the history does not change.
+        A checkpoint; if cancelled, the history does not change. A durable conversation saves the
+        new history: cancelled meanwhile, it is saved with the next change.
 
         :raises TypeError: for a value that has no JSON form.
+        :raises StoreError: when a durable conversation cannot be saved.
         """
         new = raw_input(items)
         await trio.lowlevel.checkpoint()
         self._history.replace(new)
+        await self._history.save()
 
     async def clear_history(self) -> None:
         """Clear the history, and keep the settings: the next turn begins a new chain.
 
         An active turn continues with the old history, and is not added to the new one.
 
-        A checkpoint; if cancelled, the history does not change.
+        A checkpoint; if cancelled, the history does not change. A durable conversation saves the
+        change, as `replace_history` does.
+
+        :raises StoreError: when a durable conversation cannot be saved.
         """
         await trio.lowlevel.checkpoint()
         self._history.replace(RawItems())
+        await self._history.save()
 
-    async def fork(self) -> Conversation:
+    async def fork(self, conversation_id: str | None = None) -> Conversation:
         """Return a second conversation with a copy of the history.
 
         The fork reserves a lane of its own where the endpoint has lanes, until the block of this
@@ -696,20 +822,33 @@ class Conversation:
 
         A checkpoint; if cancelled, no lane is reserved.
 
-        :raises ConfigurationError: when all lanes are reserved.
+        :param conversation_id: the id of the fork, which a fork of a durable conversation needs: it
+            is saved under this id, and owned until the block ends.
+        :raises ConfigurationError: when all lanes are reserved; when a durable fork has no id, or
+            the store has a conversation with this id.
+        :raises StoreError: when a durable fork cannot be saved, or has another owner.
         """
         await trio.lowlevel.checkpoint()
+        if self._block is not None and conversation_id is None:
+            raise ConfigurationError(
+                "the fork of a durable conversation needs an id of its own: pass conversation_id to"
+                " fork()"
+            )
         settings = self._settings.plain
         source = self._lock if settings.get("store") is False else None
         if self._tools:
             settings = {**settings, "tools": self._tools}
-        return Conversation(
+        fork = Conversation(
             self._reserve_lane,
             settings,
             self._history.fork(),
             source,
             instruments=self._instruments,
+            conversation_id=conversation_id,
         )
+        if self._block is not None and conversation_id is not None:
+            await self._block.save_fork(fork, conversation_id)
+        return fork
 
     # --- Checkpoints and statistics ------------------------------------------------------
 
@@ -717,9 +856,10 @@ class Conversation:
         """Return the conversation as JSON that another process, machine or release can read.
 
         The checkpoint has the settings and the history; it has neither the API key nor the headers
-        of the connection. Secrets in the settings are in it, such as the headers of an MCP tool.
+        of the connection. Secrets in the settings are in it, such as the headers of an MCP tool. It
+        also has the `id` and the `revision` of the conversation.
         """
-        return Checkpoint.of(self._settings.plain, self._history).encode()
+        return Checkpoint.of(self._settings.plain, self._history, self.id).encode()
 
     def statistics(self) -> ConversationStatistics:
         """Return the counters of the conversation."""
@@ -784,6 +924,15 @@ class ToolContext(CallContext, Generic[Deps]):
         :raises RuntimeError: in a context that was made without a call.
         """
         return self.call.call_id
+
+    @property
+    def fencing_token(self) -> int | None:
+        """The ``fencing_token`` of the conversation; `None` unless it is durable.
+
+        A system that the tool changes can compare it, to refuse what an earlier owner of the
+        conversation asks for late.
+        """
+        return self._conversation.fencing_token if self._conversation is not None else None
 
     @property
     def conversation(self) -> Conversation:

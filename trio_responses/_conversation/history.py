@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -38,7 +38,7 @@ from trio_responses._settings import ReplayPolicy
 from trio_responses._tools.toolbox import INTERRUPTED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from trio_responses._protocol.calls import CallKey
@@ -46,9 +46,18 @@ if TYPE_CHECKING:
     from trio_responses._protocol.replay import ReplayRules
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest
-    from trio_responses._wire import OutputItem, Usage
+    from trio_responses._wire import OutputItem, Response, Usage
 
-__all__ = ["CallTracker", "CommittedTurn", "Counters", "History", "LogEntry", "TurnPlan"]
+__all__ = [
+    "ActiveRequest",
+    "CallTracker",
+    "CommittedTurn",
+    "Counters",
+    "History",
+    "HistoryJournal",
+    "LogEntry",
+    "TurnPlan",
+]
 
 
 @dataclass(slots=True)
@@ -95,6 +104,22 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The steering inputs that the server may apply before the new items."""
 
 
+@dataclass(slots=True, kw_only=True)
+class ActiveRequest:
+    """A request (``request_id``) that is repeated safely, while it runs."""
+
+    id: str
+    """The id that the caller chose."""
+    digest: str
+    """The digest of its input."""
+    latest: Response | None = None
+    """The last Response that it has so far, from an earlier attempt; `None` at its start."""
+    ended: bool = False
+    """Whether the last Response is its answer."""
+    ends_with: Callable[[Response], bool] = lambda _: True
+    """Whether a Response that has ended is the answer; called once the history has it."""
+
+
 class CommittedTurn(msgspec.Struct, frozen=True, kw_only=True):
     """A successful turn, as it is appended to a history."""
 
@@ -112,6 +137,42 @@ class CommittedTurn(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of the turn."""
     left_out: Collection[CallKey] = ()
     """The calls without output that the server does not have."""
+    response: Response | None = None
+    """The last Response of the turn; `None` for a turn that a log is read from."""
+    request: ActiveRequest | None = None
+    """The request (``request_id``) that the turn belongs to."""
+
+
+class HistoryJournal(Protocol):
+    """The interface of what records the changes of a history, for `save` to write them down."""
+
+    def record_turn(self, turn: CommittedTurn) -> None:
+        """Record a turn that was appended."""
+        ...
+
+    def record_replacement(self) -> None:
+        """Record that the history was replaced."""
+        ...
+
+    def record_settings(self) -> None:
+        """Record that the replay policy has changed."""
+        ...
+
+    def record_start(self, key: CallKey) -> None:
+        """Record that a call starts to run."""
+        ...
+
+    def record_output(self, key: CallKey, output: msgspec.Raw) -> None:
+        """Record the output of a call."""
+        ...
+
+    def record_rerun(self, key: CallKey) -> None:
+        """Record that a call that had started may start again."""
+        ...
+
+    async def save(self) -> None:
+        """Save what was recorded; nothing is waited for if nothing was."""
+        ...
 
 
 class History:
@@ -125,6 +186,7 @@ class History:
     :param unsent: the input of a run whose first turn has not ended well.
     :param abandoned: calls without output that the server does not have.
     :param policy: the filters of full input.
+    :param revision: the number of the revision that the items are.
     """
 
     def __init__(
@@ -138,12 +200,13 @@ class History:
         unsent: RawItems | None = None,
         abandoned: Collection[CallKey] = (),
         policy: ReplayPolicy | None = None,
+        revision: int = 0,
     ) -> None:
-        self.revision: int = 0
+        self.revision: int = revision
         """The number of the latest revision."""
-        self._first_revision = 0
+        self._first_revision = revision
         """The revision with which the present log began: older ones are of replaced logs."""
-        self._log = [LogEntry(0, (piece.items,), piece.origin) for piece in items]
+        self._log = [LogEntry(revision, (piece.items,), piece.origin) for piece in items]
         self._form: InputForm | None = None
         """The input form of the first `_converted` entries of the log."""
         self._converted = 0
@@ -160,8 +223,23 @@ class History:
         self.counters: Counters = Counters()
         self.abandoned: set[CallKey] = set(abandoned)
         """The calls without output that the server does not have."""
+        self._journal: HistoryJournal | None = None
         if unsent_outputs or interrupted_calls:
             self.track_calls().restore_outputs(unsent_outputs, interrupted_calls)
+
+    @property
+    def journal(self) -> HistoryJournal | None:
+        """What records the changes of the history; `None` if nothing does."""
+        return self._journal
+
+    @journal.setter
+    def journal(self, journal: HistoryJournal | None) -> None:
+        self._journal = self.track_calls().journal = journal
+
+    async def save(self) -> None:
+        """Save all changes, where a journal records them. Not a checkpoint if there are none."""
+        if self._journal is not None:
+            await self._journal.save()
 
     @property
     def log(self) -> Sequence[LogEntry]:
@@ -227,6 +305,8 @@ class History:
     def policy(self, policy: ReplayPolicy) -> None:
         if policy != self._policy:  # the server has what the new filters may leave out
             self._policy, self._server = policy, None
+            if self._journal is not None:
+                self._journal.record_settings()
 
     def plan(
         self,
@@ -294,6 +374,18 @@ class History:
                 outputs.append(output)
         return outputs, left_out
 
+    def settle_calls(self) -> None:
+        """Count each call that has no output as interrupted, so that no run starts it.
+
+        Calls whose output has no place for a text are left as they are.
+        """
+        calls = self.track_calls()
+        for key, call, kept in list(calls.unanswered(RawItems())):
+            if kept is None and not can_wait(call):
+                output = error_output_for(call, INTERRUPTED)
+                if output is not None:
+                    calls.start_call(key, output)
+
     def input_items(self, rules: ReplayRules) -> list[RawItems]:
         """Return the history as full input has it, without the calls that have no output yet."""
         return self._convert(rules).items()
@@ -336,6 +428,8 @@ class History:
             self._pending_steers = turn.pending_steers
             if turn.clears_unsent:
                 self.unsent = RawItems()
+            if self._journal is not None:
+                self._journal.record_turn(turn)
         self.counters.turns += 1
 
     def count_usage(self, usage: Usage) -> None:
@@ -353,6 +447,11 @@ class History:
         if base_revision >= self._first_revision:
             self._server = None
 
+    def restore_continuation_point(self, point: ContinuationPoint) -> None:
+        """Let the next turn continue from a response that a server may have stored."""
+        self._server = point
+        self.last_response_id = point.response_id
+
     def replace(self, items: RawItems) -> None:
         """Begin a new log with other items. An active turn continues with the old one."""
         self.revision += 1
@@ -369,6 +468,8 @@ class History:
         self.abandoned.clear()
         if self._calls is not None:
             self._calls.replace(items)
+        if self._journal is not None:
+            self._journal.record_replacement()
 
     # --- Calls ---------------------------------------------------------------------------
 
@@ -379,6 +480,7 @@ class History:
         """
         if self._calls is None:
             self._calls = CallTracker()
+            self._calls.journal = self._journal
             for items in self.pieces:
                 self._calls.scan(items)
             self._calls.discard(self.abandoned)
@@ -403,6 +505,8 @@ class CallTracker:
         self._outputs: dict[CallKey, msgspec.Raw] = {}
         self._started: dict[CallKey, None] = {}
         self._ambiguous: set[CallKey] = set()
+        self.journal: HistoryJournal | None = None
+        """What records starts and outputs; `None` if nothing does."""
 
     @property
     def keys(self) -> AbstractSet[CallKey]:
@@ -461,6 +565,10 @@ class CallTracker:
         """Whether a tool call has an output that has not been sent."""
         return key in self._outputs
 
+    def has_ended(self, key: CallKey) -> bool:
+        """Whether a tool call has an output of its own, not that of an interruption."""
+        return key in self._outputs and key not in self._started
+
     def is_interrupted(self, key: CallKey) -> bool:
         """Whether a tool call has started, and has not even an output that says so."""
         return key in self._started and key not in self._outputs
@@ -479,18 +587,28 @@ class CallTracker:
             self._started[key] = None
             if interrupted is not None:
                 self._outputs[key] = interrupted
+            if self.journal is not None:
+                self.journal.record_start(key)
 
     def store_output(self, key: CallKey, output: msgspec.Raw) -> None:
         """Store the output of a tool call, unless the history no longer has the call."""
         if key in self._pending:
             self._outputs[key] = output
             self._started.pop(key, None)
+            if self.journal is not None:
+                self.journal.record_output(key, output)
 
     def forget_interruptions(self) -> None:
         """Forget that calls have started and not ended, so that they can start again."""
-        for key in self._started:
-            self._outputs.pop(key, None)
-        self._started.clear()
+        for key in self.interrupted_calls:
+            self.forget_interruption(key)
+
+    def forget_interruption(self, key: CallKey) -> None:
+        """Forget that a call has started and not ended, so that it can start again."""
+        del self._started[key]
+        self._outputs.pop(key, None)
+        if self.journal is not None:
+            self.journal.record_rerun(key)
 
     def restore_outputs(
         self, outputs: Iterable[msgspec.Raw], interrupted: Iterable[CallKey] = ()

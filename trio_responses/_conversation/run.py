@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     import msgspec
 
     from trio_responses import _wire as wire
-    from trio_responses._conversation.history import History
+    from trio_responses._conversation.history import ActiveRequest, History
+    from trio_responses._conversation.journal import Journal
     from trio_responses._conversation.turn import TurnLock
     from trio_responses._protocol.calls import CallKey
     from trio_responses._tools.context import CallContext
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RunConfig", "RunEvent", "RunStream", "open_run"]
 
-MakeTurn: TypeAlias = "Callable[[RawItems, TurnSettings], ResponseStream]"
-"""Returns the stream of a turn, for its new items and its settings."""
+MakeTurn: TypeAlias = "Callable[[RawItems, TurnSettings, ActiveRequest | None], ResponseStream]"
+"""Returns the stream of a turn, for its new items, its settings, and the request that it is for."""
 
 RunEvent: TypeAlias = StreamEvent | ToolStarted | ToolProgress | ToolFinished
 """An event of the model, or a notification of a call: started, progress, finished."""
@@ -93,6 +94,10 @@ class RunConfig:
     """Returns the context of a call."""
     repeat_interrupted: bool = False
     """Whether calls that an earlier run has started and not finished start again."""
+    request_id: str | None = None
+    """The id of the request, in a durable conversation."""
+    journal: Journal | None = None
+    """The journal of a durable conversation."""
     instruments: Instruments = field(default_factory=Instruments, repr=False)
     """Notified about each call that runs."""
 
@@ -218,9 +223,13 @@ class RunStream:
 
     async def _run(self) -> AsyncGenerator[RunEvent, None]:
         """Alternate turns and tool calls, until a response has no call that a tool answers."""
-        history, calls, config = self._history, self._calls, self._config
+        calls, config = self._calls, self._config
         settings = config.settings
-        history.unsent = new = self._new or history.unsent
+        request = await self._begin_request()
+        if request is not None and request.ended:
+            self._response = self.responses[-1]
+            return
+        new = self._new
         if not new and calls.has_pending_calls:  # the turn with the forced call was an earlier one
             settings = _without_forced_call(settings)
         if config.repeat_interrupted:
@@ -239,10 +248,11 @@ class RunStream:
             outputs = [config.toolbox.shorten(one) for one in calls.outputs_for(pending)]
             # Calls without output are left to the caller, or the history was replaced meanwhile.
             if self.responses and len(outputs) < len(pending):
+                await self._end_request(request, handled)
                 break
             input_items, new = RawItems.join(outputs) + new, RawItems()
             self._check_has_input(input_items, settings)
-            async with self._make_turn(input_items, settings) as stream:
+            async with self._make_turn(input_items, settings, request) as stream:
                 self.stream = stream
                 self._streams.append(stream)
                 async for event in stream:
@@ -254,6 +264,39 @@ class RunStream:
             if stream.response.status != "completed" or not calls.has_pending_calls:
                 break
         self._response = self.responses[-1]
+
+    async def _begin_request(self) -> ActiveRequest | None:
+        """Return the request of the run, with what an earlier attempt has brought.
+
+        :raises ConfigurationError: for an unsuitable id, and one that was used with another input.
+        :raises RequestInterrupted: if it was interrupted, and other turns have followed.
+        """
+        journal, request_id, request = self._config.journal, self._config.request_id, None
+        if journal is not None and request_id is not None:
+            request = await journal.begin_request(request_id, self._new)
+            request.ends_with = self._is_answer
+        if request is not None and request.latest is not None:
+            self._new = RawItems()  # the history has the input
+            self.responses.append(request.latest)
+            _check_answerable(self.responses)
+        else:
+            self._history.unsent = self._new = self._new or self._history.unsent
+        return request
+
+    async def _end_request(self, request: ActiveRequest | None, handled: Iterable[CallKey]) -> None:
+        """Save that the last Response is the answer, if the calls that tools answer have ended."""
+        if request is None or self._config.journal is None:
+            return
+        if all(self._calls.has_ended(key) for key in handled):
+            self._config.journal.record_answer(request)
+            await self._history.save()
+
+    def _is_answer(self, response: Response) -> bool:
+        """Whether no call of a response is going to run, so that the run ends with it."""
+        pending = self._calls.pending_calls().values()
+        return response.status != "completed" or not any(
+            self._config.toolbox.handles(call) for call in pending
+        )
 
     def _pending_calls(self, new: RawItems) -> dict[CallKey, wire.OutputItem]:
         """Return the calls without output, in order; outputs in the new items count.
@@ -333,6 +376,7 @@ class RunStream:
         output = await toolbox.output_without_running(call, ambiguous=ambiguous)
         if output is not None:
             store_output(key, output)
+            await self._history.save()
             finished = ToolFinished(call=call, raw_item=output, error=None, seconds=0.0)
             notifications.send_nowait(finished)
             return
@@ -340,11 +384,13 @@ class RunStream:
             notifications.send_nowait(ToolStarted(call=call))
             started_at = trio.current_time()
             self._calls.start_call(key, make_error_output(call, INTERRUPTED))
+            await self._history.save()
             with self._config.instruments.observe_call(call) as record:
                 output, failure = await self._output_of(call, notifications)
                 if record is not None:
                     record.error = failure
             store_output(key, output)
+            await self._history.save()
             seconds = trio.current_time() - started_at
         finished = ToolFinished(call=call, raw_item=output, error=failure, seconds=seconds)
         notifications.send_nowait(finished)

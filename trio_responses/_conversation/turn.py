@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from trio_responses._conversation.history import History, TurnPlan
+    from trio_responses._conversation.history import ActiveRequest, History, TurnPlan
     from trio_responses._conversation.settings import TurnSettings
     from trio_responses._errors import ResponsesError
     from trio_responses._instruments.instrument import TurnObserver
@@ -48,6 +48,7 @@ class ConversationRequest:
     :param new: the new items.
     :param generate: `False` for a warm-up; `None` for other turns.
     :param timeouts: the deadlines of each attempt; `None` for those of the connection.
+    :param request: the request (``request_id``) that the turn belongs to.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class ConversationRequest:
         *,
         generate: bool | None = None,
         timeouts: Timeouts | None = None,
+        request: ActiveRequest | None = None,
     ) -> None:
         self._history = history
+        self._request = request
         self._new = new
         self._settings = settings
         self._generate = generate
@@ -145,8 +148,14 @@ class ConversationRequest:
                 clears_unsent=self._generate is None,
                 origin=self._origin,
                 left_out=plan.left_out,
+                response=response,
+                request=self._request,
             )
         )
+
+    async def save(self) -> None:
+        """Save the turn, where a journal records the history."""
+        await self._history.save()
 
     def _ended_well(self, response: Response) -> bool:
         """Whether the next turn can continue from a response."""
@@ -311,6 +320,7 @@ class TurnStream(ResponseStream):
             await self._lock.acquire()
         try:
             await self._lock.wait_for_forks()
+            await self._request.save()  # what the store could not take before
             self._started = self._lock.register_first_turn()
             await super().__aenter__()
         except BaseException:

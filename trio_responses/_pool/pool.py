@@ -18,6 +18,7 @@ from trio_responses._client import make_engine, start_engine
 from trio_responses._concurrency import open_closing_nursery
 from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.conversation import Conversation
+from trio_responses._conversation.durable import DurableOptions, open_durable
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
     from trio_responses._client import ResponsesConnection
     from trio_responses._connection.engine import ConnectionEngine
+    from trio_responses._conversation.durable import OnInterruptedCall
     from trio_responses._endpoint import ApiKey, Endpoint, Headers
     from trio_responses._errors import ResponsesError
     from trio_responses._pool.connection import PooledConnection
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
         Timeouts,
         TransportOption,
     )
+    from trio_responses._stores.interface import ConversationStore
     from trio_responses._transport.dialing import Dial
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._turn.methods import Lane
@@ -178,18 +181,55 @@ class ResponsesPool(TurnMethods):
         :raises ConfigurationError: if the bytes are not a checkpoint that this release can read.
         """
         saved = Checkpoint.decode(checkpoint)
-        history = saved.history()
-        async with self._open_conversation(saved.settings, history) as conversation:
+        async with self._open_conversation(
+            saved.settings, saved.history(), saved.conversation_id
+        ) as conversation:
+            yield conversation
+
+    @asynccontextmanager
+    async def durable_conversation(
+        self,
+        backend: ConversationStore,
+        conversation_id: str,
+        /,
+        *,
+        wait: float = 0.0,
+        lease_seconds: float = 30.0,
+        on_interrupted_call: OnInterruptedCall = "report",
+        checkpoint: bytes | None = None,
+        **params: Unpack[ConversationParams],
+    ) -> AsyncGenerator[Conversation, None]:
+        """Open a conversation of a store, as ``connection.durable_conversation`` does.
+
+        It stays on one connection as other conversations of the pool do.
+        """
+        check_params(params, of="durable_conversation()", allowed=ConversationParams)
+        options = DurableOptions(
+            backend,
+            conversation_id,
+            wait=wait,
+            lease_seconds=lease_seconds,
+            on_interrupted_call=on_interrupted_call,
+            checkpoint=checkpoint,
+        )
+        settings = merge_extra_body(params)
+        async with open_durable(self._open_conversation, options, settings) as conversation:
             yield conversation
 
     @asynccontextmanager
     async def _open_conversation(
-        self, settings: Mapping[str, Any], history: History
+        self, settings: Mapping[str, Any], history: History, conversation_id: str | None = None
     ) -> AsyncGenerator[Conversation, None]:
         senders = ConversationSenders(self._scheduler, self._retry_policy)
         await senders.start()
         with senders:
-            yield Conversation(senders.reserve, settings, history, instruments=senders.instruments)
+            yield Conversation(
+                senders.reserve,
+                settings,
+                history,
+                instruments=senders.instruments,
+                conversation_id=conversation_id,
+            )
 
     @asynccontextmanager
     async def _pinned_connection(self) -> AsyncGenerator[PooledConnection, None]:

@@ -98,6 +98,15 @@ class RequestBuilder(Protocol):
         """
         ...
 
+    async def save(self) -> None:
+        """Save what `commit` has stored; called before the caller gets the last event.
+
+        Not a checkpoint if there is nothing to save.
+
+        :raises ResponsesError: when that is not possible.
+        """
+        ...
+
 
 class StaticRequest:
     """A request builder whose request is the same on every socket and lane (``stream_id``).
@@ -130,6 +139,9 @@ class StaticRequest:
         """Do nothing."""
 
     def commit(self, response: Response, pending: Sequence[SteerInput]) -> None:
+        """Do nothing."""
+
+    async def save(self) -> None:
         """Do nothing."""
 
 

@@ -1,0 +1,155 @@
+"""The lease of a durable conversation: acquired, renewed in the background, and released.
+
+Whether a lease is lost, the store decides when something is saved. The renewal finds it out while
+nothing is saved, so that a block does not go on without its conversation.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trio_responses._concurrency import FastLock
+from trio_responses._stores.errors import ConversationBusy, LeaseLost, StoreError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from trio_responses._stores.interface import ConversationStore, Lease
+
+__all__ = ["LeaseKeeper", "acquire_lease"]
+
+RENEWALS: Final = 3
+"""How often a lease is renewed within its length."""
+FIRST_PAUSE: Final = 0.05
+LAST_PAUSE: Final = 1.0
+GROWTH: Final = 1.5
+"""The pauses between attempts at a conversation that has another owner, in seconds."""
+GIVE_BACK_SECONDS: Final = 2.0
+"""How long a cancelled opening tries to release what it may have acquired."""
+
+
+class LeaseKeeper:
+    """Renews the lease of a conversation until it is released, or lost.
+
+    :param lease: a lease that was just acquired.
+    :param seconds: its length.
+    """
+
+    def __init__(self, store: ConversationStore, lease: Lease, seconds: float) -> None:
+        self._store = store
+        self._seconds = seconds
+        self._ends_at = trio.current_time() + seconds
+        """When the lease may have ended, on Trio's clock."""
+        self._scope = trio.CancelScope()
+        self._lock = FastLock()
+        """Held while the lease is renewed or replaced."""
+        self.lease: Lease = lease
+        """The present lease."""
+        self.error: LeaseLost | None = None
+        """Why the lease was lost; `None` if it is not known to be."""
+
+    async def run(self, scope: trio.CancelScope) -> None:
+        """Renew the lease until this task is cancelled.
+
+        :param scope: cancelled when the lease is lost.
+        """
+        self._scope = scope
+        pause = self._seconds / RENEWALS
+        while True:
+            await trio.sleep(pause)
+            asked_at = trio.current_time()
+            try:
+                async with self._lock:
+                    await self._store.renew(self.lease, seconds=self._seconds)
+            except LeaseLost as error:
+                self.lose(error)
+                return
+            except StoreUnavailable:
+                pause = min(LAST_PAUSE, self._seconds / RENEWALS)
+                if trio.current_time() >= self._ends_at:
+                    self.lose(
+                        LeaseLost(
+                            self.lease,
+                            f"the store did not answer for {self._seconds:g} s, so it was not"
+                            " renewed",
+                        )
+                    )
+                    return
+            else:
+                self._ends_at = asked_at + self._seconds
+                pause = self._seconds / RENEWALS
+
+    def lose(self, error: LeaseLost) -> None:
+        """Cancel the block of the conversation, because the lease was lost."""
+        self.error = self.error or error
+        self._scope.cancel()
+
+    def check(self) -> None:
+        """Check that the lease is not known to be lost.
+
+        :raises LeaseLost: if it is.
+        """
+        if self.error is not None:
+            raise self.error.copy_for_raise()
+
+    async def acquire_anew(self) -> None:
+        """Replace the lease by a new one, so that no save that is still under way has an effect.
+
+        :raises LeaseLost: if another owner was faster.
+        """
+        old = self.lease
+        owner = secrets.token_hex(16)
+        async with self._lock:
+            await self._store.release(old)
+            try:
+                self.lease = await self._store.acquire(
+                    old.conversation_id, owner, seconds=self._seconds
+                )
+            except ConversationBusy:
+                error = LeaseLost(old, "another owner took over")
+                self.lose(error)
+                raise error from None
+
+    async def release(self) -> None:
+        """Release the lease. If the store cannot be reached, the lease ends by itself.
+
+        A cancellation does not shorten this. It ends at the latest when the lease would.
+        """
+        if self.error is None:
+            with trio.move_on_after(self._seconds, shield=True), suppress(StoreUnavailable):
+                await self._store.release(self.lease)
+
+
+async def acquire_lease(
+    store: ConversationStore, conversation_id: str, *, seconds: float, wait: float
+) -> LeaseKeeper:
+    """Return the keeper of a new lease. If cancelled, nothing is kept.
+
+    :param wait: how many seconds to wait for another owner.
+    :raises ConversationBusy: if another owner still has the lease then.
+    """
+    owner = secrets.token_hex(16)
+    give_up_at = trio.current_time() + wait
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            lease = await store.acquire(conversation_id, owner, seconds=seconds)
+        except ConversationBusy as busy:
+            now = trio.current_time()
+            if now >= give_up_at:
+                raise
+            await trio.sleep(min(pause, max(busy.seconds_left, FIRST_PAUSE), give_up_at - now))
+            pause = min(GROWTH * pause, LAST_PAUSE)
+        except BaseException:
+            await _give_back(store, conversation_id, owner)
+            raise
+        else:
+            return LeaseKeeper(store, lease, seconds)
+
+
+async def _give_back(store: ConversationStore, conversation_id: str, owner: str) -> None:
+    """Release the lease that an acquisition with an unknown outcome may have brought."""
+    with trio.move_on_after(GIVE_BACK_SECONDS, shield=True), suppress(StoreError):
+        await store.release(await store.acquire(conversation_id, owner, seconds=FIRST_PAUSE))

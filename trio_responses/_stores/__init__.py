@@ -1,0 +1,1 @@
+"""Stores for durable conversations: the interface, and one implementation for each engine."""

@@ -1,0 +1,153 @@
+"""The exceptions of stores and of durable conversations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trio_responses._errors import ResponsesError
+from trio_responses._safe_text import printable
+
+if TYPE_CHECKING:
+    from trio_responses._stores.interface import Lease
+
+__all__ = [
+    "ConversationBusy",
+    "ConversationTooLarge",
+    "LeaseLost",
+    "OutdatedCheckpoint",
+    "RequestInterrupted",
+    "StoreError",
+    "StoreUnavailable",
+    "UnsupportedRecord",
+]
+
+SHORT = 128
+"""The greatest length of an id in a message."""
+
+
+class StoreError(ResponsesError):
+    """The base class of the exceptions of stores: a store refuses or lacks something."""
+
+
+class StoreUnavailable(StoreError):
+    """The engine of a store did not answer in time, also not after other attempts.
+
+    Whether the operation had an effect is not known. It is repeated safely: a conversation saves
+    what is missing with its next save.
+
+    :ivar operation: what was asked for, such as ``append``.
+    :ivar seconds: how long it was tried.
+    """
+
+    def __init__(self, operation: str, seconds: float, reason: str = "") -> None:
+        why = f": {printable(reason)}" if reason else ""
+        super().__init__(
+            f"the store did not complete {operation} within {seconds:g} s{why}; check that its"
+            " engine runs and can be reached"
+        )
+        self.operation = operation
+        self.seconds = seconds
+
+
+class ConversationBusy(StoreError):
+    """Another owner has the lease of a conversation: another process, or another block.
+
+    Pass ``wait=`` to wait for the end of the lease.
+
+    :ivar conversation_id: the conversation.
+    :ivar seconds_left: when the lease ends unless it is renewed, in seconds from now.
+    """
+
+    def __init__(self, conversation_id: str, seconds_left: float) -> None:
+        super().__init__(
+            f"the conversation {printable(conversation_id, SHORT)!r} has another owner, whose lease"
+            f" ends in {seconds_left:.1f} s unless it is renewed: pass wait= to wait for it"
+        )
+        self.conversation_id = conversation_id
+        self.seconds_left = seconds_left
+
+
+class LeaseLost(StoreError):
+    """The lease of a conversation was lost: nothing more can be saved by this owner.
+
+    Another owner took over after the lease had ended, the lease could not be renewed in time, or
+    the conversation was deleted. What was saved before is kept. Open the conversation again to
+    continue from there.
+
+    :ivar conversation_id: the conversation.
+    :ivar token: the fencing token of the lease.
+    """
+
+    def __init__(self, lease: Lease, reason: str) -> None:
+        super().__init__(
+            f"the lease of the conversation {printable(lease.conversation_id, SHORT)!r} was lost:"
+            f" {reason}; open the conversation again to continue from what was saved"
+        )
+        self.conversation_id = lease.conversation_id
+        self.token = lease.token
+
+
+class ConversationTooLarge(StoreError):
+    """A record or a conversation exceeds a limit of the store, so that it was not saved.
+
+    The conversation goes on after ``replace_history()`` with a shorter history, for example from
+    ``/responses/compact``; or raise the limit of the store.
+
+    :ivar size: the bytes that the record, or the conversation with it, would have.
+    :ivar limit: the limit.
+    """
+
+    def __init__(self, what: str, size: int, limit: int, option: str) -> None:
+        super().__init__(
+            f"the {what} would have {size:,} bytes in the store, which is more than {option}"
+            f"={limit:,}: replace the history by a shorter one, or raise the limit"
+        )
+        self.size = size
+        self.limit = limit
+
+
+class UnsupportedRecord(StoreError):
+    """A later release wrote a record, or the tables of a store, in a form that is unknown here.
+
+    :ivar version: the version of the form.
+    """
+
+    def __init__(self, what: str, version: int | str, supported: int) -> None:
+        super().__init__(
+            f"{what} has version {version}, which a later release wrote; this release reads"
+            f" versions up to {supported}: upgrade trio-responses"
+        )
+        self.version = version
+
+
+class RequestInterrupted(StoreError):
+    """A request was interrupted, and other turns followed before it was repeated.
+
+    Its input is in the history, and perhaps some of its calls have run, but it has no answer. So it
+    is not begun again. Ask the model anew, with a request id of its own, if an answer is needed.
+
+    :ivar request_id: the request.
+    """
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"the request {printable(request_id, SHORT)!r} was interrupted, and other turns have"
+            " followed: its input is in the history, and it has no answer; ask again with another"
+            " request_id if one is needed"
+        )
+        self.request_id = request_id
+
+
+class OutdatedCheckpoint(StoreError):
+    """A checkpoint is older than what a store has, or of another conversation.
+
+    :ivar conversation_id: the conversation in the store.
+    """
+
+    def __init__(self, conversation_id: str, reason: str) -> None:
+        super().__init__(
+            f"the checkpoint does not replace the conversation"
+            f" {printable(conversation_id, SHORT)!r} in the store: {reason}; leave out checkpoint="
+            " to continue from the store, or delete the conversation from it first"
+        )
+        self.conversation_id = conversation_id

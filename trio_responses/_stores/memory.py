@@ -1,0 +1,183 @@
+"""`MemoryStore`: conversations in the memory of the process, for tests and for one process."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from trio_responses._stores.base import StoreBase
+from trio_responses._stores.errors import (
+    ConversationBusy,
+    ConversationTooLarge,
+    LeaseLost,
+    StoreError,
+)
+from trio_responses._stores.interface import Lease, Record, StoredConversation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["MemoryStore"]
+
+
+class _Conversation(msgspec.Struct):
+    """The state of one conversation."""
+
+    lease: Lease
+    leased_until: float
+    records: dict[int, Record] = msgspec.field(default_factory=dict[int, Record])
+    keys: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    base: int = 0
+    length: int = 0
+    size: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+class MemoryStore(StoreBase):
+    """Conversations in the memory of the process, which end with it.
+
+    Unlike other stores it keeps its conversations when its block ends. Times are those of Trio's
+    clock, so a test with `trio.testing.MockClock` decides when a lease ends.
+    """
+
+    _conversations: dict[str, _Conversation]
+
+    async def _open(self) -> None:
+        if not hasattr(self, "_conversations"):
+            self._conversations = {}
+            self._tokens = itertools.count(1)
+
+    async def _close(self) -> None:
+        pass
+
+    def _find_conversation(self, conversation_id: str) -> _Conversation | None:
+        """Return a conversation, after the removal of an expired one."""
+        found = self._conversations.get(conversation_id)
+        if found is None or self._ttl is None or not found.length:
+            return found
+        if trio.current_time() < found.updated_at + self._ttl:
+            return found
+        del self._conversations[conversation_id]
+        return None
+
+    def _owned(self, lease: Lease) -> _Conversation:
+        """Return the conversation of a lease.
+
+        :raises LeaseLost: if the lease is not the latest one.
+        """
+        found = self._find_conversation(lease.conversation_id)
+        if found is None:
+            raise LeaseLost(lease, "the conversation was deleted, or has expired")
+        if found.lease.token != lease.token:
+            raise LeaseLost(lease, "another owner took over")
+        return found
+
+    async def _acquire(self, conversation_id: str, owner: str, seconds: float) -> Lease:
+        now = trio.current_time()
+        found = self._find_conversation(conversation_id)
+        if found is None:
+            lease = Lease(conversation_id, owner, next(self._tokens))
+            found = self._conversations[conversation_id] = _Conversation(lease, now)
+        elif found.lease.owner != owner:
+            if now < found.leased_until:
+                raise ConversationBusy(conversation_id, found.leased_until - now)
+            found.lease = Lease(conversation_id, owner, next(self._tokens))
+        found.leased_until = now + seconds
+        return found.lease
+
+    async def _renew(self, lease: Lease, seconds: float) -> None:
+        self._owned(lease).leased_until = trio.current_time() + seconds
+
+    async def _release(self, lease: Lease) -> None:
+        found = self._find_conversation(lease.conversation_id)
+        if found is None or found.lease.token != lease.token:
+            return
+        found.leased_until = trio.current_time()
+        found.lease = Lease(lease.conversation_id, "", lease.token)
+        if not found.length:
+            del self._conversations[lease.conversation_id]
+
+    async def _append(
+        self, lease: Lease, position: int, records: Sequence[Record], base: int | None
+    ) -> None:
+        found = self._owned(lease)
+        known = found.length - position
+        if not 0 <= known <= len(records):
+            raise StoreError(
+                f"the records begin with number {position}, and the log ends before {found.length}"
+            )
+        new = records[known:]
+        size = found.size + sum(len(record.data) for record in new)
+        removed = [
+            number
+            for number, record in found.records.items()
+            if base is not None and number < base and record.key is None
+        ]
+        size -= sum(len(found.records[number].data) for number in removed)
+        if size > self._max_conversation_bytes:
+            raise ConversationTooLarge(
+                "conversation", size, self._max_conversation_bytes, "max_conversation_bytes"
+            )
+        now = trio.current_time()
+        for number in removed:
+            del found.records[number]
+        for number, record in enumerate(new, found.length):
+            found.records[number] = record
+            if record.key is not None:
+                found.keys[record.key] = number
+        found.created_at = found.created_at or now
+        found.updated_at = now
+        found.base = found.base if base is None else base
+        found.length += len(new)
+        found.size = size
+
+    async def _get(self, conversation_id: str) -> StoredConversation | None:
+        found = self._find_conversation(conversation_id)
+        return None if found is None or not found.length else self._describe(found)
+
+    def _describe(self, found: _Conversation) -> StoredConversation:
+        is_leased = trio.current_time() < found.leased_until
+        return StoredConversation(
+            conversation_id=found.lease.conversation_id,
+            base=found.base,
+            length=found.length,
+            size=found.size,
+            created_at=found.created_at,
+            updated_at=found.updated_at,
+            leased_until=found.leased_until if is_leased else None,
+            expires_at=None if self._ttl is None else found.updated_at + self._ttl,
+        )
+
+    async def _read(self, conversation_id: str, position: int) -> Sequence[Record]:
+        found = self._find_conversation(conversation_id)
+        length = found.length if found is not None else 0
+        if found is None or not found.base <= position <= length:
+            raise StoreError(f"the log has no record {position}")
+        return [found.records[number] for number in range(position, length)]
+
+    async def _find(self, conversation_id: str, key: str) -> Record | None:
+        found = self._find_conversation(conversation_id)
+        return None if found is None or key not in found.keys else found.records[found.keys[key]]
+
+    async def _list(self, prefix: str, after: str, limit: int) -> Sequence[StoredConversation]:
+        known = (self._find_conversation(name) for name in sorted(self._conversations))
+        listed = (
+            found
+            for found in known
+            if found is not None
+            and found.length
+            and found.lease.conversation_id.startswith(prefix)
+            and found.lease.conversation_id > after
+        )
+        return [self._describe(found) for found in itertools.islice(listed, limit)]
+
+    async def _delete(self, conversation_id: str) -> bool:
+        found = self._find_conversation(conversation_id)
+        if found is None:
+            return False
+        del self._conversations[conversation_id]
+        return found.length > 0

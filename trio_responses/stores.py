@@ -1,0 +1,45 @@
+"""Stores for durable conversations: in memory, in SQLite, in Redis and in PostgreSQL.
+
+A store is open for the length of an ``async with`` block, and keeps any number of conversations::
+
+    async with SQLiteStore("chats.db") as backend, open_responses() as connection:
+        async with connection.durable_conversation(backend, "customer-42", model=MODEL) as chat:
+            response = await chat.run("Where were we?", request_id=job.id)
+
+`ConversationStore` is the interface for a store of your own; `trio_responses.testing.check_store`
+tests it.
+"""
+
+from trio_responses._stores.errors import (
+    ConversationBusy,
+    ConversationTooLarge,
+    LeaseLost,
+    OutdatedCheckpoint,
+    RequestInterrupted,
+    StoreError,
+    StoreUnavailable,
+    UnsupportedRecord,
+)
+from trio_responses._stores.interface import (
+    ConversationStore,
+    Lease,
+    Record,
+    StoredConversation,
+)
+from trio_responses._stores.memory import MemoryStore
+
+__all__ = [
+    "ConversationBusy",
+    "ConversationStore",
+    "ConversationTooLarge",
+    "Lease",
+    "LeaseLost",
+    "MemoryStore",
+    "OutdatedCheckpoint",
+    "Record",
+    "RequestInterrupted",
+    "StoreError",
+    "StoreUnavailable",
+    "StoredConversation",
+    "UnsupportedRecord",
+]
