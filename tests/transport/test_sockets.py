@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 import trustme
 from trio.testing import MockClock
 
@@ -19,6 +20,7 @@ from tests.testing.driver import OVER_SOCKETS
 from tests.transport.opened import open_transport
 from tests.transport.peer import (
     CLIENT_HAS_LEFT,
+    CLOSE,
     HEADERS,
     PING,
     Peer,
@@ -29,6 +31,7 @@ from tests.transport.peer import (
     lost,
     text,
 )
+from tests.transport.steps import CancelledAtStep
 from trio_responses._errors import ConnectError, HandshakeRejected
 from trio_responses._settings import Keepalive, Timeouts
 from trio_responses._transport.dialing import dial_tcp
@@ -36,9 +39,9 @@ from trio_responses._transport.dialing import dial_tcp
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from tests.transport.peer import (
-        Script,
-    )
+    from tests.transport.peer import Script
+    from tests.transport.steps import Moment
+    from trio_responses._protocol.frames import Message
 
 pytestmark = OVER_SOCKETS
 
@@ -200,6 +203,42 @@ async def test_a_rejection_over_tls_is_a_rejection(authority: trustme.CA) -> Non
         error = await fails(f"wss://127.0.0.1:{port}/v1", trusting(authority))
         assert isinstance(error, HandshakeRejected)
         assert error.body == b"{}"
+
+
+@pytest.mark.parametrize("step", range(1, 14))
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_receive_that_is_cancelled_at_any_step_loses_no_message(
+    authority: trustme.CA, step: int, moment: Moment, *, secure: bool
+) -> None:
+    """Whole messages, parts of messages and control frames, each in a segment of its own."""
+    messages = [b"one", b"two", b"three", b"four", b"x" * 5000, b"last"]
+    pieces = [text("one"), text("two") + text("three")[:3], text("three")[3:], frame(PING, b"p")]
+    pieces += [text("four") + text(b"x" * 5000)[:700], text(b"x" * 5000)[700:] + text("last")]
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        for piece in pieces:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+            await peer.send(piece)
+        while (received := await peer.read_frame()).opcode != CLOSE:
+            pass
+        await peer.send(close(received.code))
+
+    received: list[Message] = []
+    async with serve(script, server_context(authority, "127.0.0.1") if secure else None) as port:
+        options = connection_config(
+            dial_tcp,
+            url=f"{'wss' if secure else 'ws'}://127.0.0.1:{port}/v1",
+            ssl_context=trusting(authority),
+            timeouts=PROMPT,
+        )
+        async with open_transport(options, HEADERS) as transport:
+            with trio.fail_after(30.0), CancelledAtStep(step, moment) as scopes:
+                while len(received) < len(messages):
+                    with scopes.open():
+                        received += await transport.receive()
+    assert received == messages
 
 
 @pytest.mark.parametrize("at", [5.0, 25.0])

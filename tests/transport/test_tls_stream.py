@@ -45,6 +45,43 @@ async def test_all_records_of_one_read_are_returned_together(version: ssl.TLSVer
 
 
 @both_versions
+async def test_a_record_that_comes_alone_is_decrypted_in_one_call(
+    version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call that would find no other record raises, which takes as long as a whole record."""
+    calls: list[int] = []
+    read = ssl.SSLObject.read
+
+    def record(tls: ssl.SSLObject, most: int, buffer: Any) -> Any:
+        calls.append(most)
+        return read(tls, most, buffer)
+
+    async with open_pair(version, greeting=b"!") as (client, server):
+        assert await client.receive(1) == b"!"
+        monkeypatch.setattr(ssl.SSLObject, "read", record)
+        for event in EVENTS:
+            server.put(server.records(event))
+            assert await client.stream.receive_some() == event
+            assert len(calls) == 1
+            calls.clear()
+
+
+@both_versions
+async def test_a_record_and_a_half_do_not_make_the_half_be_forgotten(
+    version: ssl.TLSVersion,
+) -> None:
+    async with open_pair(version, greeting=b"!") as (client, server):
+        assert await client.receive(1) == b"!"
+        whole, halved = server.records(b"whole"), server.records(b"halved")
+        for size in range(len(halved)):
+            client.cut.cut([len(whole) + size])
+            server.put(whole + halved)
+            assert await client.stream.receive_some() == b"whole"
+            assert await client.stream.receive_some() == b"halved"
+            whole, halved = server.records(b"whole"), server.records(b"halved")
+
+
+@both_versions
 async def test_a_limited_number_of_tiny_records_is_decrypted_between_two_checkpoints(
     version: ssl.TLSVersion,
 ) -> None:
