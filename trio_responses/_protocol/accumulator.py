@@ -59,6 +59,7 @@ OutputItemEvent: TypeAlias = wire.OutputItemAdded | wire.OutputItemDone
 """An event with a whole item."""
 EMPTY: Final = frozenset({b"", b"null", b'""', b"[]"})
 """The JSON of a field that is missing or empty."""
+MAX_EMPTY: Final = max(map(len, EMPTY))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,15 +127,20 @@ class _ItemFields(msgspec.Struct):
     def filling(self) -> _Filling | None:
         """How the item is filled; `None` if nothing of it is missing."""
         filling = FILLED.get(self.type)
-        return filling if filling and bytes(getattr(self, filling.field)) in EMPTY else None
+        return filling if filling and _is_empty(getattr(self, filling.field)) else None
 
 
 _decoder: Final = msgspec.json.Decoder(_ItemFields)
 
 
+def _is_empty(value: msgspec.Raw) -> bool:
+    return len(value) <= MAX_EMPTY and bytes(value) in EMPTY
+
+
 def _fields_of(raw: msgspec.Raw) -> _ItemFields:
+    """Return the fields of an item of an event; the levels of the event's frame were checked."""
     try:
-        fields: _ItemFields = lenient.decode_strictly(_decoder, raw)
+        fields = _decoder.decode(raw)
     except wire.DECODE_ERRORS:
         fields = _read_leniently(raw)
     return fields

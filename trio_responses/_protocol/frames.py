@@ -22,8 +22,8 @@ an `OversizeMessage` takes its place, and reading continues.
 from __future__ import annotations
 
 import os
-import sys
 from codecs import utf_8_decode
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -460,8 +460,8 @@ def _make_keys() -> bytes:
 
 _keys: Final[list[bytes]] = []
 """Random keys that no frame has used."""
-if sys.platform != "win32":  # the frames of a child process have keys of their own
-    os.register_at_fork(after_in_child=_keys.clear)
+with suppress(AttributeError):  # Windows has no fork
+    os.register_at_fork(after_in_child=_keys.clear)  # a child process has keys of its own
 
 
 def mask_in_python(payload: bytes, key: bytes) -> bytes:
