@@ -28,6 +28,7 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 import trio_responses.otel
+import trio_responses.stores
 import trio_responses.testing
 import trio_responses.types
 import trio_responses.typing
@@ -46,6 +47,7 @@ HOMES = (
     "trio_responses",
     "trio_responses.types",
     "trio_responses.typing",
+    "trio_responses.stores",
     "trio_responses.testing",
     "trio_responses.otel",
 )

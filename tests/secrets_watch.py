@@ -33,7 +33,15 @@ if TYPE_CHECKING:
 
 MARKERS: Final = ("sk-secret", "sk-SECRET", "sk-opens-nothing", "sk-interop")
 """How the keys of the tests begin."""
-LOGGERS: Final = ("trio_responses", "trio-websocket", "wsproto", "h11", "python_socks", "trio")
+LOGGERS: Final = (
+    "trio_responses",
+    "trio-websocket",
+    "wsproto",
+    "h11",
+    "python_socks",
+    "trio",
+    "coredis",
+)
 WATCHED: Final[tuple[type[Any], ...]] = (
     Conversation,
     Endpoint,

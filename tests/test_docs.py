@@ -14,6 +14,7 @@ import trustme
 
 import trio_responses
 import trio_responses.otel
+import trio_responses.stores
 import trio_responses.testing
 import trio_responses.types
 import trio_responses.typing
@@ -39,6 +40,7 @@ HOMES = (
     trio_responses,
     trio_responses.types,
     trio_responses.typing,
+    trio_responses.stores,
     trio_responses.testing,
     trio_responses.otel,
 )

@@ -3,22 +3,21 @@
 import json
 import os
 import re
-import shutil
+import signal
 import subprocess
 import sys
-import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import trio
 from trio_websocket import WebSocketConnection, open_websocket_url
 
+from tests.stores.redis_server import RedisServer, needs_redis, open_redis_server
 from trio_responses.testing import open_test_server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,10 +26,6 @@ HANG_GUARD = 600.0
 
 needs_quart = pytest.mark.skipif(
     find_spec("quart_trio") is None, reason="Quart-Trio is not installed: extra 'examples'"
-)
-needs_redis = pytest.mark.skipif(
-    find_spec("coredis") is None or shutil.which("redis-server") is None,
-    reason="coredis (extra 'examples') or redis-server is not installed",
 )
 
 
@@ -176,27 +171,16 @@ async def test_web() -> None:
 
 
 @pytest.fixture
-def redis() -> Iterator[str]:
-    """Run a Redis server on a Unix socket and yield its URL."""
-    with TemporaryDirectory() as folder:  # the path of a socket must be short
-        path = Path(folder) / "redis"
-        options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no"]
-        command = [shutil.which("redis-server") or "", *options]
-        with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:  # noqa: S603 - fixed command
-            try:
-                while not path.exists():
-                    assert server.poll() is None
-                    time.sleep(0.01)
-                yield f"unix://{path}"
-            finally:
-                server.terminate()
+async def redis() -> AsyncGenerator[RedisServer, None]:
+    async with open_redis_server() as server:
+        yield server
 
 
-@needs_redis
-async def test_workers(redis: str) -> None:
-    *lines, last = await run("workers", "--redis", redis, "--workers", "2")
+def check_talks(lines: list[str]) -> None:
+    """Check that each question was answered once, and is in its history once."""
+    *answers, last = lines
     talks: dict[str, list[str]] = defaultdict(list)
-    for line in lines:
+    for line in answers:
         match = re.fullmatch(r"(\w+), by \d+: (.*) -> (.*)", line)
         assert match is not None, line
         name, question, answer = match.groups()
@@ -208,6 +192,48 @@ async def test_workers(redis: str) -> None:
         "Grace": 4,
     }
     assert re.fullmatch(r"12 turns by [12] workers", last)
-    client = [shutil.which("redis-cli") or "redis-cli", "-s", redis.removeprefix("unix://")]
-    left = await trio.run_process([*client, "keys", "*"], capture_stdout=True)
-    assert left.stdout.strip() == b""
+
+
+@needs_redis
+async def test_workers(redis: RedisServer) -> None:
+    check_talks(await run("workers", "--redis", redis.url, "--workers", "2"))
+    assert await redis.command("keys", "*") == ""
+
+
+@needs_redis
+async def test_workers_outlive_a_kill_in_a_turn_and_a_restart_of_redis(redis: RedisServer) -> None:
+    async def run_workers(url: str) -> None:
+        options = ["--url", url, "--workers", "1", "--lease", "2", "--prefix", "test"]
+        check_talks(await run("workers", "--redis", redis.url, *options))
+
+    async with open_test_server() as server, trio.open_nursery() as nursery:
+        server.stall()
+        nursery.start_soon(run_workers, await server.serve_tcp())
+        with trio.fail_after(HANG_GUARD):
+            while not server.requests:  # noqa: ASYNC110 - of another process
+                await trio.sleep(0.01)
+            _, worker, *_ = (
+                await redis.command("xpending", "test:jobs", "workers", "-", "+", 9)
+            ).split()
+            os.kill(int(worker), signal.SIGKILL)
+            while len(server.requests) < 4:  # noqa: ASYNC110 - likewise
+                await trio.sleep(0.01)
+            await redis.restart()
+    assert await redis.command("keys", "*") == ""
+
+
+@needs_redis
+async def test_workers_need_a_redis_that_keeps_what_is_saved(redis: RedisServer) -> None:
+    await redis.command("config", "set", "appendonly", "no")
+    with trio.fail_after(HANG_GUARD):
+        done = await trio.run_process(
+            command("workers", "--redis", redis.url),
+            cwd=ROOT,
+            env=environment(),
+            check=False,
+            capture_stdout=True,
+            capture_stderr=True,
+        )
+    assert done.returncode == 1
+    assert b"allow_volatile=True" in done.stderr
+    assert b"Group" not in done.stderr

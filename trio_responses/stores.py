@@ -27,6 +27,9 @@ from trio_responses._stores.interface import (
     StoredConversation,
 )
 from trio_responses._stores.memory import MemoryStore
+from trio_responses._stores.postgres import PostgresStore
+from trio_responses._stores.redis import RedisStore
+from trio_responses._stores.sqlite import SQLiteStore
 
 __all__ = [
     "ConversationBusy",
@@ -36,8 +39,11 @@ __all__ = [
     "LeaseLost",
     "MemoryStore",
     "OutdatedCheckpoint",
+    "PostgresStore",
     "Record",
+    "RedisStore",
     "RequestInterrupted",
+    "SQLiteStore",
     "StoreError",
     "StoreUnavailable",
     "StoredConversation",

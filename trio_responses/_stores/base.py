@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -64,14 +65,24 @@ class StoreBase(ABC):
             ("max_record_bytes", max_record_bytes),
             ("max_conversation_bytes", max_conversation_bytes),
         ):
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigurationError(f"{name} must be greater than 0, not {value!r}")
+            if not (name == "ttl" and value is None):
+                check_positive(name, value)
         self.timeout: float = timeout
         """The greatest length of a call, in seconds."""
         self._ttl = ttl
         self._max_record_bytes = max_record_bytes
         self._max_conversation_bytes = max_conversation_bytes
         self._is_open = False
+
+    @property
+    def max_record_bytes(self) -> int:
+        """The size of the largest record."""
+        return self._max_record_bytes
+
+    @property
+    def max_conversation_bytes(self) -> int:
+        """The size of the largest conversation."""
+        return self._max_conversation_bytes
 
     async def __aenter__(self) -> Self:
         """Open the engine, and create or check its schema.
@@ -92,9 +103,9 @@ class StoreBase(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the engine, within a bounded time."""
+        """Close the engine, within ``timeout`` seconds. An engine that is away is not an error."""
         self._is_open = False
-        with trio.CancelScope(shield=True):
+        with trio.move_on_after(self.timeout, shield=True), suppress(EngineError):
             await self._close()
 
     # --- The interface -------------------------------------------------------------------
@@ -102,12 +113,13 @@ class StoreBase(ABC):
     async def acquire(self, conversation_id: str, owner: str, *, seconds: float) -> Lease:
         """Acquire the lease of a conversation: see `ConversationStore.acquire`."""
         check_id("conversation_id", conversation_id)
-        if not 0 < seconds < math.inf:
-            raise ConfigurationError(f"a lease is longer than 0 seconds, not {seconds!r}")
+        check_id("owner", owner)
+        check_positive("seconds", seconds)
         return await self._call("acquire", partial(self._acquire, conversation_id, owner, seconds))
 
     async def renew(self, lease: Lease, *, seconds: float) -> None:
         """Move the end of a lease: see `ConversationStore.renew`."""
+        check_positive("seconds", seconds)
         await self._call("renew", partial(self._renew, lease, seconds))
 
     async def release(self, lease: Lease) -> None:
@@ -119,6 +131,8 @@ class StoreBase(ABC):
     ) -> None:
         """Append records: see `ConversationStore.append`."""
         records = tuple(records)
+        if position < 0 or not records:
+            raise StoreError(f"{len(records)} records from {position} on do not continue a log")
         if base is not None and not position <= base < position + len(records):
             raise StoreError(f"the base {base} is none of the records from {position} on")
         for record in records:
@@ -150,6 +164,9 @@ class StoreBase(ABC):
         self, *, prefix: str = "", after: str = "", limit: int = 100
     ) -> Sequence[StoredConversation]:
         """Return conversations in the order of their ids: see `ConversationStore.list`."""
+        for name, value in (("prefix", prefix), ("after", after)):
+            if value:
+                check_id(name, value)
         if limit < 1:
             raise ConfigurationError(f"limit must be at least 1, not {limit!r}")
         return await self._call("list", partial(self._list, prefix, after, limit))
@@ -187,14 +204,21 @@ class StoreBase(ABC):
     async def _delete(self, conversation_id: str) -> bool: ...
 
     async def _call(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Make attempts at an operation until one succeeds, within the timeout.
+        """Make attempts at an operation of the open store.
 
-        :raises StoreUnavailable: when none does.
+        :raises StoreUnavailable: when none succeeds within the timeout.
         """
         if not self._is_open:
             name = type(self).__name__
             raise RuntimeError(f"a {name} is used inside its block: async with {name}(...)")
-        await trio.lowlevel.checkpoint_if_cancelled()
+        return await self._retry(operation, attempt)
+
+    async def _retry(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make attempts at an operation until one succeeds, within the timeout.
+
+        :raises StoreUnavailable: when none does.
+        """
+        await trio.lowlevel.checkpoint()
         reason, pause = "", FIRST_PAUSE
         with trio.move_on_after(self.timeout):
             while True:
@@ -208,15 +232,23 @@ class StoreBase(ABC):
         raise StoreUnavailable(operation, self.timeout, reason)
 
 
-def check_id(name: str, value: str) -> None:
+def check_positive(name: str, value: float | None) -> None:
+    """Check an option that is a number.
+
+    :raises ConfigurationError: unless it is finite and greater than 0.
+    """
+    if value is None or not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} must be greater than 0, not {value!r}")
+
+
+def check_id(name: str, value: object) -> None:
     """Check an id or a key, which every engine has to accept.
 
     :raises ConfigurationError: for an empty or too long one, and for characters that PostgreSQL
         or UTF-8 cannot hold.
     """
-    if not 0 < len(value) <= MAX_ID:
-        raise ConfigurationError(
-            f"{name} must be text of 1 to {MAX_ID} characters, not {len(value)}"
-        )
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID:
+        given = len(value) if isinstance(value, str) else type(value).__name__
+        raise ConfigurationError(f"{name} must be text of 1 to {MAX_ID} characters, not {given}")
     if "\0" in value or any("\ud800" <= each <= "\udfff" for each in value):
         raise ConfigurationError(f"{name} must not contain NUL or lone surrogates: {value!r}")

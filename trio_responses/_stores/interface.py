@@ -11,6 +11,7 @@ A store knows nothing about conversations: it keeps bytes. For each conversation
 
 Only the lease with the latest token can append. The store checks the token and appends in one
 atomic step, so a process that was paused for any time cannot write after another one took over.
+A release ends the token of a lease, too: a call that was abandoned before has no effect after it.
 The clock of the store measures the time of a lease. If that clock jumps, a lease ends too early or
 too late; the log stays correct, because the token alone decides who may append.
 """
@@ -75,7 +76,12 @@ class ConversationStore(Protocol):
     Every method is bounded in time. Cancelled, a method may have had its effect, and the effect may
     come later; the methods are made so that a caller repeats them safely.
 
-    All methods raise `StoreUnavailable` when the engine cannot be reached in time.
+    Ids, owners and keys are text of 1 to 512 characters without NUL and without lone surrogates;
+    two that differ in one code point are different. Data is any bytes, also none.
+
+    All methods raise `StoreUnavailable` when the engine cannot be reached in time, and
+    `ConfigurationError` for invalid arguments. A store that limits the sizes has attributes
+    ``max_record_bytes`` and ``max_conversation_bytes``.
     """
 
     async def acquire(self, conversation_id: str, owner: str, *, seconds: float) -> Lease:
@@ -99,7 +105,10 @@ class ConversationStore(Protocol):
         ...
 
     async def release(self, lease: Lease) -> None:
-        """End a lease. Does nothing if it was lost. A conversation without records is removed."""
+        """End a lease: from then on it is lost. Does nothing if it was lost before.
+
+        A conversation without records is removed.
+        """
         ...
 
     async def append(
@@ -111,7 +120,9 @@ class ConversationStore(Protocol):
         from this lease are not appended again.
 
         :param position: the number of the first of the records.
-        :param base: the number of the record that is the new base, one of ``records``.
+        :param records: at least one.
+        :param base: the number of the record that is the new base, one of ``records``. Records
+            before it are removed, unless they have keys; also those of this call.
         :raises LeaseLost: when the lease is not the latest one of the conversation.
         :raises ConversationTooLarge: when a record, or the conversation with it, exceeds a limit of
             the store.
@@ -139,7 +150,7 @@ class ConversationStore(Protocol):
     async def list(
         self, *, prefix: str = "", after: str = "", limit: int = 100
     ) -> Sequence[StoredConversation]:
-        """Return conversations that have records, in the order of their ids.
+        """Return conversations that have records, in the order of the code points of their ids.
 
         :param prefix: how their ids begin.
         :param after: the id after which the list begins, to read on.
@@ -150,6 +161,7 @@ class ConversationStore(Protocol):
     async def delete(self, conversation_id: str) -> bool:
         """Delete a conversation with its lease, and return whether it had records.
 
-        An owner gets `LeaseLost` with its next call.
+        The owner gets `LeaseLost` with its next call. If the effect comes late, a conversation that
+        was made in between is deleted.
         """
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,6 +31,7 @@ class _Conversation(msgspec.Struct):
     leased_until: float
     records: dict[int, Record] = msgspec.field(default_factory=dict[int, Record])
     keys: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    """The number of the latest record with a key."""
     base: int = 0
     length: int = 0
     size: int = 0
@@ -40,16 +42,27 @@ class _Conversation(msgspec.Struct):
 class MemoryStore(StoreBase):
     """Conversations in the memory of the process, which end with it.
 
-    Unlike other stores it keeps its conversations when its block ends. Times are those of Trio's
+    Unlike other stores it keeps its conversations when its block ends. Its time passes as on Trio's
     clock, so a test with `trio.testing.MockClock` decides when a lease ends.
     """
 
     _conversations: dict[str, _Conversation]
+    _clock: trio.abc.Clock
 
     async def _open(self) -> None:
+        clock = trio.lowlevel.current_clock()
         if not hasattr(self, "_conversations"):
             self._conversations = {}
             self._tokens = itertools.count(1)
+        elif clock is self._clock:
+            return
+        # The clocks of two runs of Trio begin at unrelated times.
+        self._clock = clock
+        self._clock_began_at = time.time() - clock.current_time()
+
+    def _now(self) -> float:
+        """Return the time in seconds since 1970."""
+        return self._clock_began_at + self._clock.current_time()
 
     async def _close(self) -> None:
         pass
@@ -57,9 +70,10 @@ class MemoryStore(StoreBase):
     def _find_conversation(self, conversation_id: str) -> _Conversation | None:
         """Return a conversation, after the removal of an expired one."""
         found = self._conversations.get(conversation_id)
-        if found is None or self._ttl is None or not found.length:
+        if found is None or self._ttl is None:
             return found
-        if trio.current_time() < found.updated_at + self._ttl:
+        # An owner that ended without a release and without a save leaves an empty conversation.
+        if self._now() < (found.updated_at if found.length else found.leased_until) + self._ttl:
             return found
         del self._conversations[conversation_id]
         return None
@@ -73,11 +87,11 @@ class MemoryStore(StoreBase):
         if found is None:
             raise LeaseLost(lease, "the conversation was deleted, or has expired")
         if found.lease.token != lease.token:
-            raise LeaseLost(lease, "another owner took over")
+            raise LeaseLost(lease, "it was released, or another owner took over")
         return found
 
     async def _acquire(self, conversation_id: str, owner: str, seconds: float) -> Lease:
-        now = trio.current_time()
+        now = self._now()
         found = self._find_conversation(conversation_id)
         if found is None:
             lease = Lease(conversation_id, owner, next(self._tokens))
@@ -90,14 +104,14 @@ class MemoryStore(StoreBase):
         return found.lease
 
     async def _renew(self, lease: Lease, seconds: float) -> None:
-        self._owned(lease).leased_until = trio.current_time() + seconds
+        self._owned(lease).leased_until = self._now() + seconds
 
     async def _release(self, lease: Lease) -> None:
         found = self._find_conversation(lease.conversation_id)
         if found is None or found.lease.token != lease.token:
             return
-        found.leased_until = trio.current_time()
-        found.lease = Lease(lease.conversation_id, "", lease.token)
+        found.leased_until = 0.0
+        found.lease = Lease(lease.conversation_id, "", next(self._tokens))
         if not found.length:
             del self._conversations[lease.conversation_id]
 
@@ -108,39 +122,43 @@ class MemoryStore(StoreBase):
         known = found.length - position
         if not 0 <= known <= len(records):
             raise StoreError(
-                f"the records begin with number {position}, and the log ends before {found.length}"
+                f"the records {position} to {position + len(records) - 1} do not continue the log,"
+                f" which ends before {found.length}"
             )
-        new = records[known:]
-        size = found.size + sum(len(record.data) for record in new)
+        base = max(found.base, base or 0)
+        new = {
+            number: record
+            for number, record in enumerate(records[known:], found.length)
+            if number >= base or record.key is not None
+        }
         removed = [
             number
-            for number, record in found.records.items()
-            if base is not None and number < base and record.key is None
+            for number in range(found.base, min(base, found.length))
+            if found.records[number].key is None
         ]
+        size = found.size + sum(len(record.data) for record in new.values())
         size -= sum(len(found.records[number].data) for number in removed)
         if size > self._max_conversation_bytes:
             raise ConversationTooLarge(
                 "conversation", size, self._max_conversation_bytes, "max_conversation_bytes"
             )
-        now = trio.current_time()
         for number in removed:
             del found.records[number]
-        for number, record in enumerate(new, found.length):
-            found.records[number] = record
+        found.records.update(new)
+        for number, record in new.items():
             if record.key is not None:
                 found.keys[record.key] = number
-        found.created_at = found.created_at or now
-        found.updated_at = now
-        found.base = found.base if base is None else base
-        found.length += len(new)
-        found.size = size
+        found.updated_at = self._now()
+        if not found.length:
+            found.created_at = found.updated_at
+        found.base, found.length, found.size = base, position + len(records), size
 
     async def _get(self, conversation_id: str) -> StoredConversation | None:
         found = self._find_conversation(conversation_id)
         return None if found is None or not found.length else self._describe(found)
 
     def _describe(self, found: _Conversation) -> StoredConversation:
-        is_leased = trio.current_time() < found.leased_until
+        is_leased = self._now() < found.leased_until
         return StoredConversation(
             conversation_id=found.lease.conversation_id,
             base=found.base,
@@ -161,7 +179,8 @@ class MemoryStore(StoreBase):
 
     async def _find(self, conversation_id: str, key: str) -> Record | None:
         found = self._find_conversation(conversation_id)
-        return None if found is None or key not in found.keys else found.records[found.keys[key]]
+        number = found.keys.get(key) if found is not None else None
+        return None if found is None or number is None else found.records[number]
 
     async def _list(self, prefix: str, after: str, limit: int) -> Sequence[StoredConversation]:
         known = (self._find_conversation(name) for name in sorted(self._conversations))

@@ -29,6 +29,7 @@ from trio_responses.testing._scripts import (
 )
 from trio_responses.testing._server import ResponsesServer, ServerStatistics, open_test_server
 from trio_responses.testing._steering import MAX_PENDING_STEERS
+from trio_responses.testing._store_checks import check_store
 from trio_responses.testing._streams import MemoryStream, memory_connection
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "SteerState",
     "Transport",
     "WireBytes",
+    "check_store",
     "default_answer",
     "memory_connection",
     "open_test_server",
