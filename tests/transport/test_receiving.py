@@ -40,6 +40,17 @@ async def test_all_messages_of_one_read_come_in_one_batch() -> None:
         assert await transport.receive() == [str(number).encode() for number in range(100)]
 
 
+async def test_the_rest_of_a_read_has_the_time_when_it_is_returned() -> None:
+    """A turn whose reader has paused the socket must not time out because of the pause."""
+    async with open_pair() as (transport, peer):
+        await peer.send(b"".join(text(str(number)) for number in range(300)))
+        first = await transport.receive()
+        await trio.sleep(1000.0)
+        rest = await transport.receive()
+        assert len(first) + len(rest) == 300
+        assert transport.last_read_at == trio.current_time()
+
+
 async def test_a_message_is_returned_as_soon_as_it_is_complete() -> None:
     async with open_pair() as (transport, peer):
         await peer.send(text("one") + text("two")[:2])

@@ -23,6 +23,7 @@ from tests.transport.peer import (
     CLOSE,
     HEADERS,
     PING,
+    TEXT,
     Peer,
     assert_secret_kept,
     close,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from tests.transport.peer import Script
     from tests.transport.steps import Moment
     from trio_responses._protocol.frames import Message
+    from trio_responses._transport.websocket import WebSocketTransport
 
 pytestmark = OVER_SOCKETS
 
@@ -63,6 +65,17 @@ async def serve(script: Script, tls: ssl.SSLContext | None = None) -> AsyncGener
         (listener,) = await nursery.start(open_port)
         yield listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel()
+
+
+class Passes(trio.abc.Instrument):
+    """Counts the passes of Trio's loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        del timeout
+        self.count += 1
 
 
 async def polite(peer: Peer) -> None:
@@ -239,6 +252,56 @@ async def test_a_receive_that_is_cancelled_at_any_step_loses_no_message(
                     with scopes.open():
                         received += await transport.receive()
     assert received == messages
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_flooded_socket_does_not_hold_up_another_one(
+    authority: trustme.CA, *, secure: bool
+) -> None:
+    """P6: each pass of Trio's loop takes one batch of the flood, and then the others run."""
+    flood = text(b"x" * 200) * 4000
+    batches = 0
+    flooding = True
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        while (received := await peer.read_frame()).opcode == TEXT:
+            if received.payload == b"flood":
+                while flooding:
+                    await peer.send(flood)
+            await peer.send(text("answer"))
+        await peer.send(close(received.code))
+
+    async def read_all(transport: WebSocketTransport) -> None:
+        nonlocal batches
+        while True:
+            await transport.receive()
+            batches += 1
+
+    async with serve(script, server_context(authority, "127.0.0.1") if secure else None) as port:
+        options = connection_config(
+            dial_tcp,
+            url=f"{'wss' if secure else 'ws'}://127.0.0.1:{port}/v1",
+            ssl_context=trusting(authority),
+            timeouts=PROMPT,
+        )
+        async with (
+            open_transport(options, HEADERS) as flooded,
+            open_transport(options, HEADERS) as healthy,
+            trio.open_nursery() as nursery,
+        ):
+            await flooded.send(b"flood")
+            nursery.start_soon(read_all, flooded)
+            trio.lowlevel.add_instrument(passes := Passes())
+            try:
+                for _ in range(10):
+                    await healthy.send(b"request")
+                    batches = passes.count = 0
+                    assert await healthy.receive() == [b"answer"]
+                    assert batches <= passes.count + 1
+            finally:
+                flooding = False  # the closing handshake reads to its end
+                nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("at", [5.0, 25.0])
