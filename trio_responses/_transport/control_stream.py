@@ -63,6 +63,7 @@ class ControlStream(trio.abc.Stream):
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        self._eager = stream if isinstance(stream, EagerStream) else None
         self._pending = bytearray()
         self._arrived = Notifier()
         self._ended = False
@@ -142,12 +143,8 @@ class ControlStream(trio.abc.Stream):
         frame itself is returned. Once a part of the frame is out, nothing else is written before
         `send_rest` has written the rest: it must be called next, and holds the lock.
         """
-        stream = self._stream
-        if (
-            not isinstance(stream, EagerStream)
-            or self._write_lock.locked()
-            or self.states.write is not WriteState.READY
-        ):
+        stream = self._eager
+        if stream is None or self._write_lock.locked() or self.states.write is not WriteState.READY:
             return frame
         rest = stream.send_now(frame)
         if rest is not None and rest is not frame:

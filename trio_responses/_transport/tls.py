@@ -51,6 +51,7 @@ class TLSStream(EagerStream):
         self, stream: trio.abc.Stream, context: ssl.SSLContext, *, server_hostname: str
     ) -> None:
         self._stream = stream
+        self._eager = stream if isinstance(stream, EagerStream) else None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
@@ -166,9 +167,9 @@ class TLSStream(EagerStream):
         Records that the socket did not take whole are kept, and precede all others. Nothing is sent
         in any state in which `send_all` would wait or raise, nor where records are waiting.
         """
-        stream = self._stream
+        stream = self._eager
         if (
-            not isinstance(stream, EagerStream)
+            stream is None
             or len(data) > RECORD_BYTES
             or self._sending
             or self._cut
