@@ -26,7 +26,7 @@ from tests.transport.peer import (
 from tests.transport.proxies import server_context, trusting
 from trio_responses._errors import ConnectionLost, SendTimeout
 from trio_responses._settings import Timeouts
-from trio_responses._transport.socket_stream import EagerStream, SocketStream, wait_first
+from trio_responses._transport.socket_stream import SocketStream, wait_first
 from trio_responses._transport.tls import TLSStream
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def tls(request: pytest.FixtureRequest) -> trustme.CA | None:
     return trustme.CA() if request.param == "tls" else None
 
 
-def send_nothing(_: EagerStream, data: bytes) -> bytes:
+def send_nothing(_: object, data: bytes) -> bytes:
     """Send nothing without waiting."""
     return data
 
