@@ -139,9 +139,9 @@ class RequestQueue:
         self, request: RequestBuilder, *, retry: bool = False, lane: LaneSender | None = None
     ) -> TurnAttempt:
         """Send the request of a turn as soon as a socket has a free lane (``stream_id``)."""
-        await trio.lowlevel.checkpoint_if_cancelled()  # before the request is counted anywhere
         if request.observer is None:
             request.observer = self._config.instruments.observe_turn(request.model)
+        await trio.lowlevel.checkpoint_if_cancelled()  # before the request is written and counted
         admitted = self._admit_at_once(request, lane)
         if admitted is None:
             admitted = await self._wait_for_place(request, lane)
@@ -411,6 +411,7 @@ class RequestQueue:
             await self._send_raw_steer(_field(command, "input"), parent, socket, payload)
         else:
             await self._write(socket, payload)
+        await trio.lowlevel.cancel_shielded_checkpoint()  # sends in a loop let other tasks run
 
     async def _send_raw_create(
         self, lane: str | None, parent: str | None, socket: Socket, payload: bytes

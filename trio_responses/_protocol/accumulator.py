@@ -127,14 +127,13 @@ class _ItemFields(msgspec.Struct):
     def filling(self) -> _Filling | None:
         """How the item is filled; `None` if nothing of it is missing."""
         filling = FILLED.get(self.type)
-        return filling if filling and _is_empty(getattr(self, filling.field)) else None
+        if filling is None:
+            return None
+        value = getattr(self, filling.field)  # a large one is not copied to be compared
+        return filling if len(value) <= MAX_EMPTY and bytes(value) in EMPTY else None
 
 
 _decoder: Final = msgspec.json.Decoder(_ItemFields)
-
-
-def _is_empty(value: msgspec.Raw) -> bool:
-    return len(value) <= MAX_EMPTY and bytes(value) in EMPTY
 
 
 def _fields_of(raw: msgspec.Raw) -> _ItemFields:
@@ -335,8 +334,13 @@ class Accumulator:
             found = [one.finish_call() if completed else one.raw_item for one in self._in_order()]
             done = [raw for raw in found if raw is not None]
             return response.with_output(done) if done else response
-        fields = [_fields_of(raw) for raw in output]
-        if not any(one.filling for one in fields):
+        fields: list[_ItemFields] = []
+        is_complete = True
+        for raw in output:
+            one = _fields_of(raw)
+            fields.append(one)
+            is_complete = is_complete and one.filling is None
+        if is_complete:
             return response
         self._apply_rules()
         sources = _Sources(self._items, fields)

@@ -242,7 +242,8 @@ class RequestTable:
         response_id = request.response_id = event.response.id or None
         request.stored = False
         request.advance(RequestTrigger.CREATE if response_id else RequestTrigger.CREATE_WITHOUT_ID)
-        self._commit_steers(request, response_id)
+        if self._steers:
+            self._commit_steers(request, response_id)
         self._start_response(request.lane)
         return request
 
@@ -271,7 +272,7 @@ class RequestTable:
         request.response_id = response_id
         request.stored = event.response.store is True and not isinstance(event, ResponseFailed)
         self.responses_ended += 1
-        if not request.has_unanswered_steers:
+        if not request.steers or not request.has_unanswered_steers:
             return self._end(request, RequestTrigger.END)
         self._end_response(lane, response_id)
         has_calls = _has_client_calls(event.response)
