@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import trio
 
+from tests.stores.redis_server import needs_redis, open_redis_server
 from tests.stores.sql_stores import open_postgres_store, open_sqlite_store
 from tests.testing.driver import NO_WAITING
 from trio_responses._stores.memory import _Conversation
@@ -23,6 +24,7 @@ from trio_responses.stores import (
     LeaseLost,
     MemoryStore,
     Record,
+    RedisStore,
     StoreError,
 )
 from trio_responses.testing import check_store
@@ -66,10 +68,17 @@ async def use_postgres(request: pytest.FixtureRequest) -> AsyncGenerator[StoreMa
     yield partial(open_postgres_store, server, schema=schema, **LIMITS)
 
 
+@asynccontextmanager
+async def use_redis(_request: pytest.FixtureRequest) -> AsyncGenerator[StoreMaker]:
+    async with open_redis_server() as server:
+        yield partial(RedisStore, server.url, **LIMITS)
+
+
 STORES = [
     pytest.param(open_memory_store, id="MemoryStore", marks=NO_WAITING),
     pytest.param(use_sqlite, id="SQLiteStore"),
     pytest.param(use_postgres, id="PostgresStore"),
+    pytest.param(use_redis, id="RedisStore", marks=needs_redis),
 ]
 """For each store, a function that takes the fixture ``request`` and opens the engine."""
 

@@ -87,6 +87,8 @@ class ConversationStore(Protocol):
     async def acquire(self, conversation_id: str, owner: str, *, seconds: float) -> Lease:
         """Acquire the lease of a conversation, which exists from then on.
 
+        A conversation without records may be removed a day after its lease has ended.
+
         Repeated with the same owner, returns the same lease again, with a new end.
 
         :param owner: a random name, chosen for this lease.
