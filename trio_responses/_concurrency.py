@@ -173,6 +173,17 @@ class FastLock:
         """Whether a task holds the lock."""
         return self._held
 
+    def acquire_free(self) -> None:
+        """Take the lock, which no task holds. Not a checkpoint; ends with `release`."""
+        self._held = True
+
+    def release(self) -> None:
+        """Pass the lock to the task that has waited longest, or release the lock."""
+        if self._queue:
+            self._queue.unpark()
+        else:
+            self._held = False
+
     async def __aenter__(self) -> None:
         """Wait for the lock, in the order of arrival."""
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -181,7 +192,7 @@ class FastLock:
             return
         if self._queue is None:
             self._queue = trio.lowlevel.ParkingLot()
-        await self._queue.park()  # __aexit__ wakes this task as the new holder
+        await self._queue.park()  # release() wakes this task as the new holder
 
     async def __aexit__(
         self,
@@ -189,11 +200,8 @@ class FastLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Pass the lock to the task that has waited longest, or release the lock."""
-        if self._queue:
-            self._queue.unpark()
-        else:
-            self._held = False
+        """Release the lock."""
+        self.release()
 
 
 class Notifier:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -34,8 +36,28 @@ def test_masking_twice_returns_the_payload(*, payload: bytes, key: bytes, long: 
 
 
 def test_every_frame_has_a_new_mask() -> None:
-    encoded = {encode_text_frame(b"{}") for _ in range(50)}
-    assert len(encoded) > 40
+    encoded = {encode_text_frame(b"{}") for _ in range(500)}
+    assert len(encoded) > 490
+
+
+FORK: Final = """
+import os
+from trio_responses._protocol.frames import encode_text_frame
+
+encode_text_frame(b"")
+process = os.fork()
+if process:
+    os.waitpid(process, 0)
+print(encode_text_frame(b"").hex(), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_the_frames_of_a_child_process_have_masks_of_their_own() -> None:
+    command = [sys.executable, "-c", FORK]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    of_child, own = done.stdout.split()
+    assert of_child != own
 
 
 @pytest.mark.parametrize("module", [None, object()])

@@ -423,6 +423,12 @@ class RequestTableMachine(RuleBasedStateMachine):
                 rest = [lane for lane in idle if lane != home]
                 assert self.lanes.idle_lanes(LANES, parent) == [home, *rest]
 
+    @invariant()
+    def no_lane_is_ranked_before_one_that_suits(self) -> None:
+        for parent in (None, "resp_unknown", *self.last_ids.values()):
+            if self.lanes.suits(None, parent):
+                assert self.lanes.idle_lanes(LANES, parent)[0] is None
+
 
 RequestTableMachine.TestCase.settings = settings(
     deadline=None, max_examples=100, stateful_step_count=50
@@ -977,6 +983,18 @@ class TestIdleLanes:
         assert lanes.idle_lanes(LANES, "resp_1") == list(LANES)
         assert lanes.idle_lanes(LANES, "resp_2")[0] == "lane-1"
         assert lanes.latest_response("lane-1") == "resp_2"
+
+    def test_an_idle_lane_suits_a_request_without_a_parent_or_with_its_own(
+        self, lanes: RequestTable
+    ) -> None:
+        assert lanes.suits(None, None)
+        admit(lanes)
+        assert not lanes.suits(None, None)
+        complete(lanes, "resp_1")
+        assert lanes.suits(None, None)
+        assert lanes.suits(None, "resp_1")
+        assert not lanes.suits(None, "resp_2")
+        assert not lanes.suits("lane-1", "resp_1")
 
     def test_an_error_leaves_a_lane_without_a_latest_response(self, lanes: RequestTable) -> None:
         """P7: the next turn has no baseline on the lane and sends its full input."""

@@ -141,15 +141,11 @@ class RequestQueue:
         """Send the request of a turn as soon as a socket has a free lane (``stream_id``)."""
         if request.observer is None:
             request.observer = self._config.instruments.observe_turn(request.model)
-        over_http = self._sockets.over_http or request.is_background
-        if lane is None or (lane.name is None and not over_http):
-            socket, turn = await self._admit(request, None)
-        else:
-            async with lane.lock:
-                while lane.exchange is not None and lane.exchange in self._sockets:
-                    await self._sockets.wait_change()
-                socket, turn = await self._admit(request, lane.name)
-                lane.exchange = socket if socket.is_exchange else None
+        await trio.lowlevel.checkpoint_if_cancelled()  # before the request is written and counted
+        admitted = self._admit_at_once(request, lane)
+        if admitted is None:
+            admitted = await self._wait_for_place(request, lane)
+        socket, turn = admitted
         try:
             await self._write_turn(request, socket, turn)
         except BaseException:
@@ -191,17 +187,63 @@ class RequestQueue:
         """Return `False`: a connection has one endpoint."""
         return False
 
+    # --- Admission -----------------------------------------------------------------------
+
+    def _admit_at_once(
+        self, request: RequestBuilder, lane: LaneSender | None
+    ) -> tuple[Socket, TurnAttempt] | None:
+        """Admit a turn if no other turn waits and nothing is in its way; else return `None`.
+
+        It passes no other turn: one that waits is in `waiting` until it is admitted, and one that
+        waits for the same reserved lane holds the lock of the lane. The limits are those of the
+        turns that wait (`_admit_to`).
+        """
+        sockets = self._sockets
+        socket = sockets.current
+        if self.waiting or (lane is not None and lane.lock.locked()):
+            return None
+        if socket is None or not socket.takes_requests:
+            if not sockets.over_http or sockets.closed_with is not None:
+                return None
+            socket = None
+        name = None
+        if lane is not None:
+            name = lane.name
+            if name is not None and not sockets.is_idle(name):
+                return None
+            if lane.exchange is not None and lane.exchange in sockets:
+                return None
+        admitted = self._admit_to(socket, request, name)
+        if admitted is not None and lane is not None:
+            lane.set_latest(admitted[0])
+        return admitted
+
+    async def _wait_for_place(
+        self, request: RequestBuilder, lane: LaneSender | None
+    ) -> tuple[Socket, TurnAttempt]:
+        """Wait for an open socket that can take one more turn, and add the turn to the socket."""
+        over_http = self._sockets.over_http or request.is_background
+        if lane is None or (lane.name is None and not over_http):
+            return await self._admit(request, None)
+        async with lane.lock:
+            while lane.exchange is not None and lane.exchange in self._sockets:
+                await self._sockets.wait_change()
+            socket, turn = await self._admit(request, lane.name)
+            lane.set_latest(socket)
+            return socket, turn
+
     async def _admit(self, request: RequestBuilder, lane: str | None) -> tuple[Socket, TurnAttempt]:
-        """Wait for an open socket that can take one more turn, and add the turn to the socket.
+        """Wait until a turn is the first one and a socket can take it.
 
         The lock is fair: turns are admitted in the order in which they came. A turn whose lane is
-        reserved and busy waits outside the lock.
+        reserved waits outside the lock while no socket is open or the lane is busy.
         """
         self.waiting += 1
         self._budget.changed.notify()
         try:
             while True:
-                await self._sockets.wait_open()
+                if lane is not None:
+                    await self._sockets.wait_open()
                 if lane is None or self._sockets.is_idle(lane):
                     async with self._lock:
                         admitted = await self._admit_first(request, lane)
@@ -223,26 +265,38 @@ class RequestQueue:
         """
         while True:
             socket = await self._sockets.wait_open()
-            if request.is_background:
-                socket = None  # over HTTP, whatever the other requests use
             if lane is not None and not self._sockets.is_idle(lane):
                 return None
-            names: list[str | None] = []
-            if socket is None:
-                socket = self._open_exchange()
-                names = [None]
-            elif socket.requests.count() < MAX_ACTIVE:
-                names = [lane] if lane is not None else self._free_lanes(socket, request.parent)
-            if socket is not None and names:
-                inbox: Inbox[ServerEvent] = Inbox(self._budget)
-                timeouts = request.timeouts or self._config.timeouts
-                turn = TurnAttempt(inbox, timeouts, names[0], request.parent)
-                socket.admit(turn)
-                return socket, turn
+            admitted = self._admit_to(socket, request, lane)
+            if admitted is not None:
+                return admitted
             await self._sockets.wait_change()
 
-    def _free_lanes(self, socket: Socket, parent: str | None) -> list[str | None]:
-        return socket.requests.idle_lanes(self.lanes.unreserved(socket.lane_names), parent)
+    def _admit_to(
+        self, socket: Socket | None, request: RequestBuilder, lane: str | None
+    ) -> tuple[Socket, TurnAttempt] | None:
+        """Add a turn to a socket; return `None` if the socket can take no other turn now.
+
+        :param socket: the socket that takes requests; `None` over HTTP.
+        :param lane: the idle lane (``stream_id``) that is reserved for the turn, if one is.
+        """
+        names = [lane]
+        if socket is None or request.is_background:  # over HTTP, whatever other requests use
+            socket, names = self._open_exchange(), [None]
+        elif socket.requests.count() >= MAX_ACTIVE:
+            return None
+        elif lane is None and not socket.requests.suits(None, request.parent):
+            free = self.lanes.unreserved(socket.lane_names)
+            names = socket.requests.idle_lanes(free, request.parent)
+        if socket is None or not names:
+            return None
+        inbox: Inbox[ServerEvent] = Inbox(self._budget)
+        timeouts = request.timeouts or self._config.timeouts
+        turn = TurnAttempt(inbox, timeouts, names[0], request.parent)
+        socket.admit(turn)
+        return socket, turn
+
+    # --- Leaving -------------------------------------------------------------------------
 
     def abandon_turn(self, turn: TurnAttempt, *, restarts: bool = False) -> None:
         """Discard the remaining events of a turn.
@@ -357,6 +411,7 @@ class RequestQueue:
             await self._send_raw_steer(_field(command, "input"), parent, socket, payload)
         else:
             await self._write(socket, payload)
+        await trio.lowlevel.cancel_shielded_checkpoint()  # sends in a loop let other tasks run
 
     async def _send_raw_create(
         self, lane: str | None, parent: str | None, socket: Socket, payload: bytes
@@ -420,6 +475,10 @@ class LaneSender:
         """Held by the turn that is the next one on this lane."""
         self.exchange: Socket | None = None
         """The latest request over HTTP. The next one waits until it has ended."""
+
+    def set_latest(self, socket: Socket) -> None:
+        """Make the next request wait for the end of this one, if it is one over HTTP."""
+        self.exchange = socket if socket.is_exchange else None
 
     @property
     def retry_policy(self) -> RetryPolicy:

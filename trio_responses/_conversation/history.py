@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -58,6 +58,9 @@ __all__ = [
     "LogEntry",
     "TurnPlan",
 ]
+
+MAX_SEARCHED: Final = 4096
+"""The size from which decoding items is faster than searching their text for several words."""
 
 
 @dataclass(slots=True)
@@ -620,7 +623,9 @@ class CallTracker:
     def scan(self, items: RawItems) -> None:
         """Find tool calls and outputs in items that were appended to the history."""
         text = items.json
-        if not (b"_call" in text or b"mcp_approval_re" in text or b"tool_search_out" in text):
+        if len(text) <= MAX_SEARCHED and not (
+            b"_call" in text or b"mcp_approval_re" in text or b"tool_search_out" in text
+        ):
             return  # like most turns, found out without decoding the items
         for key, is_call, raw in find_calls_and_outputs(items):
             earlier = self._pending.get(key) if is_call else None

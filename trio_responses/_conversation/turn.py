@@ -178,12 +178,13 @@ def _is_lost(parent: str, error: ResponsesError) -> bool:
 
 
 def _items_to_keep(response: Response) -> RawItems:
-    """Return a copy of the output items of a response, as the history stores them.
+    """Return the output items of a response, as the history stores them.
 
     ``null`` and other values that are no objects are no items, and no checkpoint has them.
     """
     output = response.raw_output or []
-    return RawItems.join([raw for raw in output if bytes(memoryview(raw)[:1]) == b"{"])
+    items = [raw for raw in output if bytes(memoryview(raw)[:1]) == b"{"]
+    return RawItems.keep(items, response.raw)
 
 
 class TurnLock:

@@ -59,6 +59,7 @@ OutputItemEvent: TypeAlias = wire.OutputItemAdded | wire.OutputItemDone
 """An event with a whole item."""
 EMPTY: Final = frozenset({b"", b"null", b'""', b"[]"})
 """The JSON of a field that is missing or empty."""
+MAX_EMPTY: Final = max(map(len, EMPTY))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,15 +127,19 @@ class _ItemFields(msgspec.Struct):
     def filling(self) -> _Filling | None:
         """How the item is filled; `None` if nothing of it is missing."""
         filling = FILLED.get(self.type)
-        return filling if filling and bytes(getattr(self, filling.field)) in EMPTY else None
+        if filling is None:
+            return None
+        value = getattr(self, filling.field)  # a large one is not copied to be compared
+        return filling if len(value) <= MAX_EMPTY and bytes(value) in EMPTY else None
 
 
 _decoder: Final = msgspec.json.Decoder(_ItemFields)
 
 
 def _fields_of(raw: msgspec.Raw) -> _ItemFields:
+    """Return the fields of an item of an event; the levels of the event's frame were checked."""
     try:
-        fields: _ItemFields = lenient.decode_strictly(_decoder, raw)
+        fields = _decoder.decode(raw)
     except wire.DECODE_ERRORS:
         fields = _read_leniently(raw)
     return fields
@@ -329,8 +334,13 @@ class Accumulator:
             found = [one.finish_call() if completed else one.raw_item for one in self._in_order()]
             done = [raw for raw in found if raw is not None]
             return response.with_output(done) if done else response
-        fields = [_fields_of(raw) for raw in output]
-        if not any(one.filling for one in fields):
+        fields: list[_ItemFields] = []
+        is_complete = True
+        for raw in output:
+            one = _fields_of(raw)
+            fields.append(one)
+            is_complete = is_complete and one.filling is None
+        if is_complete:
             return response
         self._apply_rules()
         sources = _Sources(self._items, fields)

@@ -52,6 +52,8 @@ OUTPUT_TYPES: Final = {
 
 CALL_TYPES: Final = {output: call for call, output in OUTPUT_TYPES.items()}
 
+_TYPES: Final = frozenset((*OUTPUT_TYPES, *CALL_TYPES))
+
 _ITEM_CLASSES: Final[dict[str, Any]] = {
     str(record.__struct_config__.tag): record for record in get_args(wire.OutputItem)
 }
@@ -107,10 +109,11 @@ class CallItem(NamedTuple):
 def find_calls_and_outputs(items: RawItems) -> list[CallItem]:
     """Return the tool calls and their outputs among items, in order."""
     try:
-        fields = _list_decoder.decode(items.array)
+        alone = items.count == 1  # a large item is not copied to be looked at
+        fields = [_decoder.decode(items.json)] if alone else _list_decoder.decode(items.array)
     except _UNREADABLE:  # an item has another shape, so each one is decoded by itself
         fields = [_read_fields(raw) for raw in items]
-    keys = [_make_key(item) for item in fields]
+    keys = [_make_key(item) if item.type in _TYPES else None for item in fields]
     if not any(keys):
         return []
     return [

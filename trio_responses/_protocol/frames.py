@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 from codecs import utf_8_decode
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -428,6 +429,8 @@ def _violated_rule(first: int, second: int) -> str:
 
 
 _FINAL_TEXT: Final = _FIN | _TEXT
+_KEYS_PER_CALL: Final = 64
+"""The number of keys that one system call makes."""
 _MAX_AS_INTEGER: Final = 4096
 """The payload size in bytes up to which one integer is faster to mask than tables."""
 
@@ -441,8 +444,24 @@ def encode_text_frame(payload: bytes) -> bytes:
         head = bytes((_FINAL_TEXT, _MASK | _LONG_16)) + size.to_bytes(2, "big")
     else:
         head = bytes((_FINAL_TEXT, _MASK | _LONG_64)) + size.to_bytes(8, "big")
-    key = os.urandom(4)
+    try:
+        key = _keys.pop()
+    except IndexError:
+        key = _make_keys()
     return b"".join((head, key, apply_mask(payload, key)))
+
+
+def _make_keys() -> bytes:
+    """Return a new random key for a mask, and keep others for the next frames."""
+    block = os.urandom(4 * _KEYS_PER_CALL)
+    _keys.extend(block[start : start + 4] for start in range(4, len(block), 4))
+    return block[:4]
+
+
+_keys: Final[list[bytes]] = []
+"""Random keys that no frame has used."""
+with suppress(AttributeError):  # Windows has no fork
+    os.register_at_fork(after_in_child=_keys.clear)  # a child process has keys of its own
 
 
 def mask_in_python(payload: bytes, key: bytes) -> bytes:

@@ -263,7 +263,7 @@ def prepare_new_items(items: RawItems, rules: ReplayRules) -> RawItems:
 
     Items that need no change, nearly all, are found without decoding them.
     """
-    text = items.json
+    text = bytes(items.json)
     suspicious = b'"reasoning"' in text or b'"created_by"' in text or len(text) > MAX_STRING
     if not suspicious and rules.max_output is None:
         return items

@@ -128,6 +128,14 @@ class RequestTable:
         """Whether every request of a lane (``stream_id``) has ended, abandoned ones included."""
         return not self._queues.get(lane)
 
+    def suits(self, lane: str | None, parent: str | None) -> bool:
+        """Whether a lane (``stream_id``) is idle, and `idle_lanes` would rank no other before it.
+
+        While the server may wait for a continuation on some lane, this is not known.
+        """
+        is_cached = parent is None or self._latest.get(lane) == parent
+        return is_cached and not self._steers and not self._queues.get(lane)
+
     def idle_lanes(self, names: Iterable[str | None], parent: str | None) -> list[str | None]:
         """Return the idle lanes (``stream_id``) of those named, the best one for a request first.
 
@@ -234,7 +242,8 @@ class RequestTable:
         response_id = request.response_id = event.response.id or None
         request.stored = False
         request.advance(RequestTrigger.CREATE if response_id else RequestTrigger.CREATE_WITHOUT_ID)
-        self._commit_steers(request, response_id)
+        if self._steers:
+            self._commit_steers(request, response_id)
         self._start_response(request.lane)
         return request
 
@@ -263,7 +272,7 @@ class RequestTable:
         request.response_id = response_id
         request.stored = event.response.store is True and not isinstance(event, ResponseFailed)
         self.responses_ended += 1
-        if not request.has_unanswered_steers:
+        if not request.steers or not request.has_unanswered_steers:
             return self._end(request, RequestTrigger.END)
         self._end_response(lane, response_id)
         has_calls = _has_client_calls(event.response)

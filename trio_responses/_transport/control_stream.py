@@ -20,6 +20,7 @@ from trio_responses._errors import (
     ConnectError,
     handshake_error,
 )
+from trio_responses._transport.socket_stream import EagerStream
 from trio_responses._transport.state import (
     TransportState,
     TransportStates,
@@ -62,6 +63,7 @@ class ControlStream(trio.abc.Stream):
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        self._eager = stream if isinstance(stream, EagerStream) else None
         self._pending = bytearray()
         self._arrived = Notifier()
         self._ended = False
@@ -133,6 +135,34 @@ class ControlStream(trio.abc.Stream):
             elif isinstance(error, trio.BrokenResourceError):
                 await self.wait_for_close_frame()
             raise
+
+    def send_now(self, frame: bytes) -> bytes | memoryview | None:
+        """Write what the socket takes of a data frame at once; return what is left, or `None`.
+
+        Nothing is written where `send_frame` would wait for another writer or would not write: the
+        frame itself is returned. Once a part of the frame is out, nothing else is written before
+        `send_rest` has written the rest: it must be called next, and holds the lock.
+        """
+        stream = self._eager
+        if stream is None or self._write_lock.locked() or self.states.write is not WriteState.READY:
+            return frame
+        rest = stream.send_now(frame)
+        if rest is not None and rest is not frame:
+            self._write_lock.acquire_free()
+        return rest
+
+    async def send_rest(self, rest: bytes | memoryview) -> bool:
+        """Write the rest of a data frame that `send_now` has begun.
+
+        :return: `False` when the frame was not written whole, because the socket has ended.
+        """
+        try:
+            await self._write(rest)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        finally:
+            self._write_lock.release()
+        return True
 
     async def send_frame(self, frame: bytes) -> bool:
         """Write a whole data frame.

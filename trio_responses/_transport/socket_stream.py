@@ -1,19 +1,21 @@
-"""A byte stream over a TCP socket that waits before it reads.
+"""A byte stream over a TCP socket that waits before it reads, and does not wait to send.
 
 `trio.SocketStream` reads first, and waits when there was nothing to read. Between two events of a
-response there is nothing to read, so each event would cost a read that fails.
+response there is nothing to read, so each event would cost a read that fails. And it lets other
+tasks run after each send, which takes a pass through Trio's scheduler.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from abc import abstractmethod
 from typing import Final
 
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, wait_readable
 
-__all__ = ["SocketStream", "wait_first"]
+__all__ = ["EagerStream", "SocketStream", "wait_first"]
 
 READ_BYTES: Final = 64 * 1024
 CAN_WAIT_FIRST: Final = sys.platform != "win32"
@@ -33,7 +35,21 @@ def wait_first(stream: trio.abc.Stream) -> trio.abc.Stream:
         return stream
 
 
-class SocketStream(trio.abc.Stream):
+class EagerStream(trio.abc.Stream):
+    """A byte stream that can also send without waiting."""
+
+    @abstractmethod
+    def send_now(self, data: bytes) -> bytes | memoryview | None:
+        """Send what the socket takes at once, and return what is left; `None` if nothing is.
+
+        ``data`` itself is returned when nothing of it was sent, for whatever reason: `send_all`
+        raises the error, if there is one. Another rest, which may be empty, has to be passed to
+        `send_all` before anything else is sent. Only called while no task sends.
+        """
+        raise NotImplementedError
+
+
+class SocketStream(EagerStream):
     """A TCP connection that is read as soon as the operating system has bytes, and not before.
 
     Invariants:
@@ -46,7 +62,7 @@ class SocketStream(trio.abc.Stream):
     * The descriptor belongs to the `trio.SocketStream`, whose end wakes a waiting reader.
     * Each read lets other tasks run, also where bytes never cease to arrive.
 
-    :param stream: the stream of Trio, which sends.
+    :param stream: the stream of Trio, which sends when the socket does not take all bytes at once.
     :param descriptor: the descriptor of its socket.
     """
 
@@ -95,6 +111,16 @@ class SocketStream(trio.abc.Stream):
         except OSError as error:
             raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
         raise trio.ClosedResourceError("this socket was already closed")
+
+    def send_now(self, data: bytes) -> bytes | memoryview | None:
+        """Send what the socket takes at once, and return what is left; `None` if nothing is."""
+        if self._closed:
+            return data
+        try:
+            size = os.write(self._descriptor, data)
+        except OSError:
+            return data
+        return memoryview(data)[size:] if size < len(data) else None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``."""

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 import trio
 
 from trio_responses._concurrency import FastLock, Notifier
+from trio_responses._transport.socket_stream import EagerStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,7 @@ RECORD_BYTES: Final = 16 * 1024
 """The largest content of one record (RFC 8446, 5.1)."""
 
 
-class TLSStream(trio.abc.Stream):
+class TLSStream(EagerStream):
     """The client's side of TLS, as HTTPS uses it: the stream may end without a closing alert.
 
     Call `do_handshake` first; after that, one task may send while another receives.
@@ -50,12 +51,15 @@ class TLSStream(trio.abc.Stream):
         self, stream: trio.abc.Stream, context: ssl.SSLContext, *, server_hostname: str
     ) -> None:
         self._stream = stream
+        self._eager = stream if isinstance(stream, EagerStream) else None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_hostname=server_hostname
         )
         self._write_lock = FastLock()  # records are written in the order in which they were made
+        self._unsent: bytes | memoryview = b""
+        """The rest of records that `send_now` has sent in part."""
         self._fed = Notifier()
         self._drained = False
         self._ended = False
@@ -157,6 +161,31 @@ class TLSStream(trio.abc.Stream):
             self._fault = error
         return bytes(buffer[:end])
 
+    def send_now(self, data: bytes) -> bytes | memoryview | None:
+        """Encrypt and send what the socket takes at once; return what is left, or `None`.
+
+        Records that the socket did not take whole are kept, and precede all others. Nothing is sent
+        in any state in which `send_all` would wait or raise, nor where records are waiting.
+        """
+        stream = self._eager
+        if (
+            stream is None
+            or len(data) > RECORD_BYTES
+            or self._sending
+            or self._cut
+            or self._closed
+            or self._fault is not None
+            or self._write_lock.locked()
+            or self._outgoing.pending
+        ):
+            return data
+        try:
+            size = self._tls.write(data)
+        except ssl.SSLError:
+            return data
+        self._unsent = stream.send_now(self._outgoing.read()) or b""
+        return data[size:] if self._unsent or size < len(data) else None
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send all of ``data``.
 
@@ -165,6 +194,8 @@ class TLSStream(trio.abc.Stream):
         self._begin_sending()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
+            if self._unsent:
+                await self._send_records()
             await self._send(memoryview(data))
         finally:
             self._sending = False
@@ -218,7 +249,7 @@ class TLSStream(trio.abc.Stream):
         async with self._write_lock:
             while True:
                 self._check_writable()
-                data = self._outgoing.read()
+                data, self._unsent = self._unsent or self._outgoing.read(), b""
                 if not data:
                     break
                 try:

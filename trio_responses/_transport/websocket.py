@@ -263,11 +263,14 @@ class WebSocketTransport:
     # --- Sending -------------------------------------------------------------------------
 
     async def send(self, payload: bytes) -> None:
-        """Write one text message.
+        """Write one text message. A cancellation point, and a checkpoint only where it waits.
 
         Safe to cancel while other messages are written first. Once the first byte of this message
         is out, the message is finished, or the socket is given up after ``timeouts.send``. When
         this raises, no complete message has left: the server cannot act on it.
+
+        A message that the socket takes at once needs no shield and no timer: nothing is awaited
+        while it is written. The rest of a message that the socket takes in part has both.
 
         :param payload: UTF-8.
         :raises ConnectionLost: when the socket has ended.
@@ -276,6 +279,7 @@ class WebSocketTransport:
         """
         frame = encode_text_frame(payload)
         written = False
+        control = self._control_stream
         async with self._send_lock:
             if self._lost is not None:
                 raise self._lost
@@ -283,14 +287,20 @@ class WebSocketTransport:
                 raise ConnectionClosed("the socket is closing")
             if self.frame_observer is not None:
                 self.frame_observer.sent(payload)
+            rest = control.send_now(frame)
+            if rest is None:
+                return
             with trio.move_on_after(self._config.timeouts.send, shield=True) as scope:
-                written = await self._control_stream.send_frame(frame)
+                if rest is frame:
+                    written = await control.send_frame(frame)
+                else:
+                    written = await control.send_rest(rest)
         if scope.cancelled_caught:
             await self._give_up(SendTimeout(len(payload), age=self.age))
             raise SendTimeout(len(payload), age=self.age)
         if not written:
             with trio.CancelScope(shield=True):
-                await self._control_stream.wait_for_close_frame()
+                await control.wait_for_close_frame()
             raise self._make_connection_lost()
 
     async def _give_up(self, lost: ConnectionLost) -> None:
