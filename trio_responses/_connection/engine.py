@@ -274,7 +274,7 @@ class ConnectionEngine:
         while True:
             if failure is not None:
                 await self._back_off(failure, since)
-            opened: Socket | ConnectError = await nursery.start(self._run_socket, nursery)
+            opened = await self._start_socket(nursery)
             if isinstance(opened, Socket):
                 break
             if self._may_use_http(opened):
@@ -324,7 +324,7 @@ class ConnectionEngine:
             await trio.sleep(retry)
             while self.sockets.count_exchanges():
                 await self.sockets.wait_change()
-            opened = await nursery.start(self._run_socket, nursery)
+            opened = await self._start_socket(nursery)
         self.sockets.over_http = False
         self.sockets.current = opened
         self.sockets.set_state(ConnectionState.OPEN)
@@ -371,16 +371,8 @@ class ConnectionEngine:
             transport.frame_observer = observer
         socket.retire()
         self.sockets.add(socket)
-        nursery.start_soon(self._run_exchange, socket)
+        nursery.start_soon(self._run_socket, socket)
         return socket
-
-    @trio.lowlevel.enable_ki_protection
-    async def _run_exchange(self, socket: Socket) -> None:
-        """Read the answer to one request over HTTP. The receive task of the request."""
-        try:
-            await self._read_until_drained(socket)
-        finally:
-            await socket.transport.aclose()
 
     # --- Rotation --------------------------------------------------------------------------
 
@@ -398,7 +390,7 @@ class ConnectionEngine:
             with trio.move_on_after(age):
                 await socket.retired.wait()
             while socket.takes_requests:
-                newer: Socket | ConnectError = await nursery.start(self._run_socket, nursery)
+                newer = await self._start_socket(nursery)
                 if isinstance(newer, Socket):
                     self._switch_to(socket, newer)
                     socket = newer
@@ -441,16 +433,10 @@ class ConnectionEngine:
         notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
         await trio.sleep(delay)
 
-    # --- The receive task ----------------------------------------------------------------
+    # --- Opening -------------------------------------------------------------------------
 
-    @trio.lowlevel.enable_ki_protection
-    async def _run_socket(
-        self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[Socket | ConnectError]
-    ) -> None:
-        """Run one socket from its handshake to its last message. The receive task runs this.
-
-        A failed attempt to open it is a value of the task status, not an exception.
-        """
+    async def _start_socket(self, nursery: trio.Nursery) -> Socket | ConnectError:
+        """Open a socket, and start its receive task. A failed attempt is returned."""
         rotation = self.sockets.current is not None
         observer = self.config.instruments.observe_socket(self._backoff.attempts, rotation=rotation)
         try:
@@ -459,26 +445,28 @@ class ConnectionEngine:
             observer.failed(error)
             if not isinstance(error, ConnectError):
                 raise
-            task_status.started(error)
-            return
+            return error
         try:
             observer.opened()
             socket = self._add_socket(transport, observer)
-            task_status.started(socket)
-            del task_status  # frees the frames that nursery.start() holds
-            await self._read_until_drained(socket)
-        finally:
+        except BaseException:
             await transport.aclose()
+            raise
+        nursery.start_soon(self._run_socket, socket)
+        return socket
 
     async def _connect(self, nursery: trio.Nursery) -> Transport:
         """Get the API key, and open a WebSocket with the key."""
         endpoint = self.config.endpoint
-        headers = await self._request_headers()
+        headers = self._request_headers
         may_use_http = self.config.transport == "auto" and not self._sockets_opened
         upgrade_limit = UPGRADE_SECONDS if may_use_http and is_http_installed() else math.inf
         try:
             return await connect_transport(
-                nursery, self.config, headers, upgrade_limit=upgrade_limit
+                nursery,
+                self.config,
+                headers if callable(self._api_key) else await headers(),
+                upgrade_limit=upgrade_limit,
             )
         except AuthenticationError as error:
             error.add_hint(self._key_hint)
@@ -515,6 +503,16 @@ class ConnectionEngine:
         self.sockets.add(socket)
         return socket
 
+    # --- The receive task ----------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_socket(self, socket: Socket) -> None:
+        """Read one socket, or the answer to one request over HTTP. The receive task runs this."""
+        try:
+            await self._read_until_drained(socket)
+        finally:
+            await socket.transport.aclose()
+
     async def _read_until_drained(self, socket: Socket) -> None:
         try:
             while not socket.drained:
@@ -522,6 +520,7 @@ class ConnectionEngine:
                     await self._read(socket)
                 await self._read_arrived(socket)
                 socket.fail_overdue_turns()
+                socket.transport.check_keepalive()
             if isinstance(socket.transport, HTTPExchange) and socket.requests.count():
                 socket.transport.abort()  # no reader waits for the rest of the response
         except ConnectionLost as lost:

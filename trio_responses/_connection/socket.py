@@ -90,6 +90,23 @@ class Socket:
         event (`Endpoint.after_error`).
     """
 
+    __slots__ = (
+        "_last_error",
+        "_read_scope",
+        "_replace_after_error",
+        "_too_large",
+        "is_exchange",
+        "lane_names",
+        "observer",
+        "reconnect_cause",
+        "requests",
+        "retired",
+        "starved_since",
+        "state",
+        "transport",
+        "unusable_since",
+    )
+
     def __init__(
         self,
         transport: Transport,
@@ -152,9 +169,14 @@ class Socket:
     # --- Deadlines -----------------------------------------------------------------------
 
     def read_scope(self) -> trio.CancelScope:
-        """Return a scope for reading that ends before a deadline of a turn can pass."""
+        """Return a scope for reading that ends before a deadline can pass.
+
+        The deadlines are those of the turns, and that of the keepalive.
+        """
         now = trio.current_time()
-        deadline = min((turn.next_check(now) for turn in self.active_turns()), default=math.inf)
+        deadline = self.transport.keepalive_at
+        for turn in self.active_turns():
+            deadline = min(deadline, turn.next_check(now))
         self._read_scope = trio.CancelScope(deadline=deadline)
         return self._read_scope
 
@@ -187,7 +209,8 @@ class Socket:
             self.retire()
 
     def exclude_pause(self, seconds: float) -> None:
-        """Move the deadlines of all turns by a time in which the socket was not read."""
+        """Move all deadlines by a time in which the socket was not read."""
+        self.transport.exclude_pause(seconds)
         for turn in self.active_turns():
             turn.exclude_pause(seconds)
 

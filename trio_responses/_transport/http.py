@@ -21,6 +21,7 @@ at any time. So a slow reader slows the server.
 
 from __future__ import annotations
 
+import math
 import ssl
 from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.util import find_spec
@@ -245,11 +246,19 @@ class HTTPExchange:
         """The time of the last byte from the server, on Trio's clock."""
         self.handshake_headers: dict[str, str] = {}
         """The headers of the answer, names in lower case."""
+        self.keepalive_at: float = math.inf
+        """HTTP has no pings."""
 
     @property
     def age(self) -> float:
         """Seconds since the exchange began."""
         return trio.current_time() - self.opened_at
+
+    def check_keepalive(self) -> None:
+        """Do nothing: HTTP has no pings."""
+
+    def exclude_pause(self, seconds: float) -> None:
+        """Do nothing: silence of the server is not counted."""
 
     # --- For the layers above ------------------------------------------------------------
 

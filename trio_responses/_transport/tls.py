@@ -20,7 +20,7 @@ from trio_responses._concurrency import FastLock, Notifier
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TLSStream", "default_ssl_context"]
+__all__ = ["TLSStream", "default_ssl_context", "has_default_ssl_context"]
 
 READ_BYTES: Final = 64 * 1024
 WRITE_BYTES: Final = 64 * 1024
@@ -250,10 +250,19 @@ def default_ssl_context(*, http2: bool = False) -> ssl.SSLContext:
 
     :param http2: whether HTTP/2 is offered to the server (ALPN).
     """
-    place = (http2, *(os.environ.get(name) for name in VARIABLES))
+    place = _place(http2=http2)
     context = _shared.get(place)
     if context is None:
         context = _shared[place] = ssl.create_default_context()
         if http2:
             context.set_alpn_protocols(["h2", "http/1.1"])
     return context
+
+
+def has_default_ssl_context() -> bool:
+    """Whether `default_ssl_context` returns a context without loading certificates."""
+    return _place(http2=False) in _shared
+
+
+def _place(*, http2: bool) -> tuple[str | bool | None, ...]:
+    return http2, *(os.environ.get(name) for name in VARIABLES)

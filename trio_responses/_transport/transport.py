@@ -20,12 +20,31 @@ class Transport(Protocol):
     """When the transport was opened, on Trio's clock."""
     last_read_at: float
     """The time of the last byte from the server, on Trio's clock."""
-    handshake_headers: dict[str, str]
-    """The headers of the server's answer, names in lower case."""
 
     @property
     def age(self) -> float:
         """Seconds since the transport was opened."""
+        ...
+
+    @property
+    def handshake_headers(self) -> dict[str, str]:
+        """The headers of the server's answer, names in lower case."""
+        ...
+
+    @property
+    def keepalive_at(self) -> float:
+        """When `check_keepalive` should be called, on Trio's clock, unless bytes arrive."""
+        ...
+
+    def check_keepalive(self) -> None:
+        """Ping a server that has been silent for too long; called between two calls of `receive`.
+
+        When the server does not answer the ping, `receive` raises a `KeepaliveTimeout`.
+        """
+        ...
+
+    def exclude_pause(self, seconds: float) -> None:
+        """Do not count a time in which `receive` was not called as silence of the server."""
         ...
 
     async def send(self, payload: bytes) -> None:
