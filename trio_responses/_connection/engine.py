@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, final
 
 import trio
 
-from trio_responses._concurrency import open_collapsing_nursery
+from trio_responses._concurrency import Notifier, open_collapsing_nursery
 from trio_responses._connection.http_calls import HTTPCalls
 from trio_responses._connection.request_queue import RequestQueue
 from trio_responses._connection.router import Router
@@ -112,8 +112,9 @@ class ConnectionEngine:
         self._nursery: trio.Nursery | None = None
         self._tasks = trio.CancelScope()
         self._started = False
-        self.finished: trio.Event = trio.Event()
-        """Set when all tasks of the connection have ended."""
+        self.finished: bool = False
+        """Whether all tasks of the connection have ended."""
+        self._ended = Notifier()
         self._sockets_opened = 0
 
     # --- For the connection and the pool ---------------------------------------------------
@@ -141,7 +142,7 @@ class ConnectionEngine:
     async def wait_retired(self) -> None:
         """Wait while the socket that is open takes new requests, or while HTTP is used."""
         if self.sockets.current is not None:
-            await self.sockets.current.retired.wait()
+            await self.sockets.current.wait_retired()
         while self.sockets.over_http and self.sockets.closed_with is None:
             await self.sockets.wait_change()
 
@@ -186,7 +187,8 @@ class ConnectionEngine:
         self._tasks.cancel()
         if self._started:
             with trio.CancelScope(shield=True):
-                await self.finished.wait()
+                while not self.finished:
+                    await self._ended.wait()
         await trio.lowlevel.checkpoint()
 
     # --- The supervisor task -------------------------------------------------------------
@@ -217,7 +219,8 @@ class ConnectionEngine:
                 await self._http.aclose()
             self._close(ConnectionClosed("the connection's nursery has ended"))
             self.sockets.set_state(ConnectionState.CLOSED)
-            self.finished.set()
+            self.finished = True
+            self._ended.notify()
             self.config.instruments.notify(Instrument.connection_ended, self.sockets.closed_error())
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
@@ -387,8 +390,8 @@ class ConnectionEngine:
         """
         while True:
             age = self._rotation.age_for(self.config.endpoint.rotate_after)
-            with trio.move_on_after(age):
-                await socket.retired.wait()
+            socket.set_age_limit(trio.current_time() + age)
+            await socket.wait_replaceable()
             while socket.takes_requests:
                 newer = await self._start_socket(nursery)
                 if isinstance(newer, Socket):
@@ -396,7 +399,7 @@ class ConnectionEngine:
                     socket = newer
                     break
                 with trio.move_on_after(self._policy.cap):
-                    await socket.retired.wait()
+                    await socket.wait_retired()
             else:
                 return socket
 
@@ -520,6 +523,7 @@ class ConnectionEngine:
                     await self._read(socket)
                 await self._read_arrived(socket)
                 socket.fail_overdue_turns()
+                socket.check_age()
                 socket.transport.check_keepalive()
             if isinstance(socket.transport, HTTPExchange) and socket.requests.count():
                 socket.transport.abort()  # no reader waits for the rest of the response

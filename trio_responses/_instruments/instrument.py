@@ -183,11 +183,11 @@ class Instruments:
     ) -> None:
         self.address: ServerAddress = address or ServerAddress("", 0)
         """The server."""
-        self._by_hook: dict[str, list[Instrument]] = {hook: [] for hook in HOOKS}
+        self._by_hook: dict[str, list[Instrument]] = {}
         for one in instruments:
             for hook in _overridden_hooks(one):
-                self._by_hook[hook].append(one)
-        hooks = {hook for hook, overriding in self._by_hook.items() if overriding}
+                self._by_hook.setdefault(hook, []).append(one)
+        hooks = self._by_hook.keys()
         self._observes_turns = any(hook.startswith("turn_") for hook in hooks)
         self._observes_tools = any(hook.startswith("tool_") for hook in hooks)
         self.observes_frames: bool = any(hook.startswith("frame") for hook in hooks)
@@ -200,7 +200,7 @@ class Instruments:
 
         :param hook: the hook, as a function of `Instrument`.
         """
-        for one in tuple(self._by_hook[hook.__name__]):
+        for one in tuple(self._by_hook.get(hook.__name__, ())):
             try:
                 getattr(one, hook.__name__)(*facts, **named)
             except Exception as error:  # noqa: BLE001 - an instrument of the user may raise anything
