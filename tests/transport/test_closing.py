@@ -324,7 +324,7 @@ async def test_an_interrupted_closing_handshake_still_closes_the_socket(
                     await transport.aclose()
             await trio.testing.wait_all_tasks_blocked()
             left = len(nursery.child_tasks)
-            transport._control_stream.reader_scope.cancel()  # a task that is left would hang the test
+            transport._control_stream.reader_scope.cancel()  # it would hang the test
         assert left == 0
         with pytest.raises(trio.ClosedResourceError):
             await net.clients[0].receive_some()

@@ -193,24 +193,27 @@ class ConnectionEngine:
 
     # --- The supervisor task -------------------------------------------------------------
 
-    @trio.lowlevel.enable_ki_protection
-    async def run(self, *, shielded: bool = False, task_status: trio.TaskStatus[None]) -> None:
-        """Run all tasks of the connection until `aclose` is called.
+    def start(self, nursery: trio.Nursery, *, shielded: bool = False) -> None:
+        """Start all tasks of the connection, which run until `aclose` is called.
 
+        :param nursery: runs the supervisor task.
         :param shielded: whether a cancellation from outside does not reach the tasks, so that the
             connection works in the ``finally`` clauses of a cancelled block.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()  # the shield would hide a cancellation
+        nursery.start_soon(self._run, shielded)
         self._started = True
-        task_status.started()
-        del task_status  # frees the frames that nursery.start() holds
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(self, shielded: bool) -> None:  # noqa: FBT001 - start_soon() passes no names
+        """Run all tasks of the connection. The supervisor task runs this."""
         try:
             async with open_collapsing_nursery() as nursery:
                 self._nursery = nursery
                 self._tasks = nursery.cancel_scope
                 self._tasks.shield = shielded
                 try:
-                    await self._supervise(nursery)
+                    if self.sockets.closed_with is None:  # not closed before this task ran
+                        await self._supervise(nursery)
                 except ResponsesError as error:
                     self._close(error)
         finally:
@@ -461,14 +464,13 @@ class ConnectionEngine:
     async def _connect(self, nursery: trio.Nursery) -> Transport:
         """Get the API key, and open a WebSocket with the key."""
         endpoint = self.config.endpoint
-        headers = self._request_headers
         may_use_http = self.config.transport == "auto" and not self._sockets_opened
         upgrade_limit = UPGRADE_SECONDS if may_use_http and is_http_installed() else math.inf
         try:
             return await connect_transport(
                 nursery,
                 self.config,
-                headers if callable(self._api_key) else await headers(),
+                self._request_headers if callable(self._api_key) else await self._make_headers(),
                 upgrade_limit=upgrade_limit,
             )
         except AuthenticationError as error:
@@ -491,9 +493,13 @@ class ConnectionEngine:
         limit = self.config.timeouts.connect
         headers: HeaderLines | None = None
         with trio.move_on_after(limit):
-            headers = await handshake_headers(self.config.endpoint, self._api_key, self._headers)
+            headers = await self._make_headers()
         if headers is None:
             raise ConnectTimeout("key", limit)
+        return headers
+
+    async def _make_headers(self) -> HeaderLines:
+        headers = await handshake_headers(self.config.endpoint, self._api_key, self._headers)
         self._secrets.add_headers(headers)
         return headers
 

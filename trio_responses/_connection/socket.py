@@ -212,7 +212,8 @@ class Socket:
 
     async def wait_retired(self) -> None:
         """Wait until the socket takes no new requests."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self.takes_requests:
+            await trio.lowlevel.checkpoint()
         while self.takes_requests:
             await self._changed.wait()
 

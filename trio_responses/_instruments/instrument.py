@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -187,10 +188,10 @@ class Instruments:
         for one in instruments:
             for hook in _overridden_hooks(one):
                 self._by_hook.setdefault(hook, []).append(one)
-        hooks = self._by_hook.keys()
-        self._observes_turns = any(hook.startswith("turn_") for hook in hooks)
-        self._observes_tools = any(hook.startswith("tool_") for hook in hooks)
-        self.observes_frames: bool = any(hook.startswith("frame") for hook in hooks)
+        subjects = {hook.partition("_")[0] for hook in self._by_hook}
+        self._observes_turns = "turn" in subjects
+        self._observes_tools = "tool" in subjects
+        self.observes_frames: bool = not subjects.isdisjoint({"frame", "frames"})
         """Whether an instrument has a hook for frames."""
 
     def notify(
@@ -286,8 +287,11 @@ def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
     return tuple(given)
 
 
-def _overridden_hooks(one: Instrument) -> list[str]:
+def _overridden_hooks(one: Instrument) -> tuple[str, ...]:
     """Return the names of the hooks that an instrument overrides."""
+    known = _hooks_of_types.get(type(one))
+    if known is not None:
+        return known
     if not isinstance(one, Instrument):
         raise ConfigurationError(
             f"an instrument must derive from Instrument: {type(one).__name__} does not"
@@ -298,7 +302,12 @@ def _overridden_hooks(one: Instrument) -> list[str]:
             raise ConfigurationError(
                 f"{type(one).__name__}.{hook} must be a plain function, not async"
             )
-    return own
+    _hooks_of_types[type(one)] = tuple(own)
+    return _hooks_of_types[type(one)]
+
+
+_hooks_of_types: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()
+"""The hooks that each type of instrument overrides: found once, not for each connection."""
 
 
 class SocketObserver:

@@ -15,7 +15,7 @@ from trio_responses._instruments.instrument import Instruments
 from trio_responses._settings import RetryPolicy
 from trio_responses._transport.proxy import host_and_port
 from trio_responses._transport.reasons import describe_dial_error, describe_tls_error
-from trio_responses._transport.tls import TLSStream, default_ssl_context, has_default_ssl_context
+from trio_responses._transport.tls import DefaultContext, TLSStream
 
 if TYPE_CHECKING:
     import ssl
@@ -65,6 +65,9 @@ class ConnectionConfig:
     """The names of models at the server, by the names in requests."""
     dial: Dial
     ssl_context: ssl.SSLContext | None
+    """The user's own context."""
+    default_context: DefaultContext = field(default_factory=DefaultContext, repr=False)
+    """The context that is used where `ssl_context` is `None`."""
     timeouts: Timeouts
     keepalive: Keepalive
     limits: Limits
@@ -99,7 +102,7 @@ async def start_tls(
     """
     secured = TLSStream(
         stream,
-        context or config.ssl_context or default_ssl_context(),
+        context or config.ssl_context or config.default_context.load(),
         server_hostname=config.endpoint.tls_name,
     )
     try:
@@ -122,13 +125,12 @@ async def open_stream(config: ConnectionConfig) -> trio.abc.Stream:
         with trio.move_on_after(config.timeouts.connect):
             if not config.endpoint.secure:
                 return await dial_server(config)
-            context = config.ssl_context
-            if context is None and not has_default_ssl_context():
-                dial = partial(dial_server, config)
-                stream, context, _ = await open_while(dial, _load_default_ssl_context)
-            else:
+            if config.ssl_context is not None or config.default_context.is_loaded:
                 stream = await dial_server(config)
-            return await start_tls(stream, config, context)
+            else:
+                dial, load = partial(dial_server, config), partial(_load_default_context, config)
+                stream, _, _ = await open_while(dial, load)
+            return await start_tls(stream, config)
         raise connect_timeout("dial" if stream is None else "tls", config)
     except BaseException:
         if stream is not None:
@@ -136,10 +138,10 @@ async def open_stream(config: ConnectionConfig) -> trio.abc.Stream:
         raise
 
 
-async def _load_default_ssl_context() -> ssl.SSLContext:
-    """Load the system's certificates, some 30 ms, while another task waits for the network."""
+async def _load_default_context(config: ConnectionConfig) -> None:
+    """Load the system's certificates, in some 30 ms, while another task waits for the network."""
     await trio.lowlevel.checkpoint()
-    return default_ssl_context()
+    config.default_context.load()
 
 
 async def open_while(

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 import ssl
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import quote, urlencode
@@ -102,7 +103,13 @@ ENDING_TYPES: Final = frozenset(
 
 def is_http_installed() -> bool:
     """Whether httpcore2, which the HTTP transport needs, is installed."""
-    return find_spec("httpcore2") is not None
+    return _finds(find_spec, "httpcore2")
+
+
+@cache
+def _finds(find: Callable[[str], object], name: str) -> bool:
+    """Whether a package can be imported. A search takes 300 calls and looks into many folders."""
+    return find(name) is not None
 
 
 def check_http_installed(*, http2: bool) -> None:

@@ -19,7 +19,6 @@ import trio_websocket
 
 from trio_responses._concurrency import FastLock, open_collapsing_nursery
 from trio_responses._errors import (
-    ConnectError,
     ConnectionClosed,
     ConnectionLost,
     KeepaliveTimeout,
@@ -74,15 +73,14 @@ async def connect_transport(
     """
     deadline = trio.current_time() + config.timeouts.connect
     if callable(headers):
-        stream, headers, waited = await open_while(partial(open_stream, config), headers)
+        stream, pairs, waited = await open_while(partial(open_stream, config), headers)
         deadline += waited
     else:
-        stream = await open_stream(config)
+        stream, pairs = await open_stream(config), headers
     control_stream = ControlStream(stream)
     try:
-        websocket = await _upgrade(
-            nursery, control_stream, config, headers, min(deadline - trio.current_time(), upgrade_limit)
-        )
+        seconds = min(deadline - trio.current_time(), upgrade_limit)
+        websocket = await _upgrade(nursery, control_stream, config, pairs, seconds)
         return WebSocketTransport(nursery, stream, control_stream, websocket, config)
     except BaseException:
         control_stream.reader_scope.cancel()
@@ -117,7 +115,7 @@ async def _upgrade(
         raise control_stream.upgrade_error
     if websocket is None:
         limit = config.timeouts.connect
-        raise connect_timeout("upgrade", config, seconds if seconds < limit else limit)
+        raise connect_timeout("upgrade", config, min(limit, seconds))
     control_stream.states.process(TransportTrigger.UPGRADE_ACCEPTED)
     return websocket
 
@@ -141,9 +139,7 @@ class _ReaderNursery:
 
 
 @trio.lowlevel.enable_ki_protection
-async def _run_reader(
-    reader: Callable[[], Awaitable[None]], control_stream: ControlStream
-) -> None:
+async def _run_reader(reader: Callable[[], Awaitable[None]], control_stream: ControlStream) -> None:
     """Run the task of trio-websocket until the socket is closed, and keep its exception."""
     try:
         with control_stream.reader_scope:
