@@ -41,5 +41,6 @@ async def receive(transport: WebSocketTransport) -> list[Message]:
 
 async def pause(transport: WebSocketTransport, seconds: float) -> None:
     """Receive nothing for some seconds, as the receive task does while buffers are full."""
+    transport.exclude_pause(0.0)
     await trio.sleep(seconds)
     transport.exclude_pause(seconds)

@@ -210,3 +210,54 @@ async def test_a_ping_in_progress_does_not_delay_closing() -> None:
         assert pings == [20.0]
         async with takes(5.0):
             await transport.aclose()
+
+
+async def read_until_lost(transport: WebSocketTransport) -> None:
+    """Receive with a deadline every 3 seconds, as turns may have, besides the keepalive's."""
+    while True:
+        deadline = min(transport.keepalive_at, trio.current_time() + 3.0)
+        with trio.CancelScope(deadline=deadline):
+            await transport.receive()
+        transport.check_keepalive()
+
+
+async def test_other_deadlines_that_interrupt_the_reading_do_not_delay_the_verdict() -> None:
+    """P2: a deadline of a turn ends a read, and the next one begins at once."""
+    async with open_pinged(answers=False) as (transport, _, pings):
+        async with takes(30.0):
+            with pytest.raises(KeepaliveTimeout):
+                await read_until_lost(transport)
+        assert pings == [20.0]
+
+
+@pytest.mark.parametrize("patience", [20.0, 45.0])
+async def test_a_timeout_may_be_as_long_as_the_interval_or_longer(patience: float) -> None:
+    keepalive = Keepalive(interval=20.0, timeout=patience)
+    async with open_pinged(keepalive, answers=False) as (transport, _, pings):
+        async with takes(20.0 + patience):
+            assert isinstance(await lost(transport), KeepaliveTimeout)
+        assert pings == [20.0]
+
+
+async def test_a_pause_that_begins_after_the_ping_postpones_the_verdict() -> None:
+    """P6: the answer may be among the bytes that were not read."""
+    async with open_pinged(answers=False) as (transport, _, pings):
+        await receive_for(25.0, transport)
+        await pause(transport, 15.0)
+        async with takes(30.0):
+            assert isinstance(await lost(transport), KeepaliveTimeout)
+        assert pings == [20.0, 60.0]
+
+
+async def test_a_socket_has_one_task_and_a_ping_has_one_until_it_is_answered() -> None:
+    def count_tasks() -> int:
+        task = trio.lowlevel.current_task()
+        return sum(len(nursery.child_tasks) for nursery in task.child_nurseries)
+
+    async with open_pinged() as (transport, _, pings):
+        before = count_tasks()
+        await receive_for(19.0, transport)
+        assert count_tasks() == before
+        await receive_for(100.0, transport)
+        assert len(pings) == 5
+        assert count_tasks() == before

@@ -591,6 +591,7 @@ class ConnectionEngine:
             starved_since = min(socket.starved_since, paused_at)
             socket.starved_since = starved_since if self._is_starved(socket) else math.inf
             patience = trio.CancelScope(deadline=socket.starved_since + self.config.timeouts.stall)
+            socket.transport.exclude_pause(0.0)
             try:
                 with patience:
                     await self._budget.changed.wait()

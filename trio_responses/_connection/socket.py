@@ -197,7 +197,8 @@ class Socket:
     def set_age_limit(self, deadline: float) -> None:
         """Make the socket replaceable at a time on Trio's clock, which the receive task watches."""
         self._old_at = deadline
-        self._read_scope.deadline = min(self._read_scope.deadline, deadline)
+        if deadline < self._read_scope.deadline:  # noqa: PLR1730 - a change costs 20 calls in Trio
+            self._read_scope.deadline = deadline
 
     def check_age(self) -> None:
         """Wake the supervisor task if the socket has reached its age limit."""

@@ -70,7 +70,7 @@ class ControlStream(trio.abc.Stream):
         """The states of the transport, shared with `WebSocketTransport`."""
         self.reader_scope: trio.CancelScope = trio.CancelScope(shield=True)
         """The scope of trio-websocket's task. Shielded: the closing handshake needs the task."""
-        self.upgrade_scope: trio.CancelScope | None = None
+        self.upgrade_scope: trio.CancelScope = trio.CancelScope()
         """The scope of the upgrade: cancelled as soon as the upgrade has failed."""
         self.upgrade_error: ConnectError | None = None
         """Why the upgrade failed."""
@@ -197,8 +197,7 @@ class ControlStream(trio.abc.Stream):
         self.upgrade_error = self.upgrade_error or error
         self.states.process(TransportTrigger.UPGRADE_FAILED)
         self._ended = True
-        if self.upgrade_scope is not None:
-            self.upgrade_scope.cancel()
+        self.upgrade_scope.cancel()
 
     def _set_connection_error(self, cause: Exception) -> None:
         upgrade_error = ConnectError("the connection broke during the upgrade")

@@ -44,7 +44,10 @@ class Transport(Protocol):
         ...
 
     def exclude_pause(self, seconds: float) -> None:
-        """Do not count a time in which `receive` was not called as silence of the server."""
+        """Do not count a pause of receiving as silence of the server.
+
+        :param seconds: the length of the pause so far; 0 at its beginning.
+        """
         ...
 
     async def send(self, payload: bytes) -> None:

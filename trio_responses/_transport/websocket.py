@@ -79,8 +79,13 @@ async def connect_transport(
         stream, pairs = await open_stream(config), headers
     control_stream = ControlStream(stream)
     try:
-        seconds = min(deadline - trio.current_time(), upgrade_limit)
-        websocket = await _upgrade(nursery, control_stream, config, pairs, seconds)
+        scope = trio.CancelScope(deadline=min(deadline, trio.current_time() + upgrade_limit))
+        control_stream.upgrade_scope = scope
+        websocket = await _upgrade(nursery, control_stream, config, pairs)
+        if websocket is None:
+            raise connect_timeout(
+                "upgrade", config, upgrade_limit if scope.deadline < deadline else None
+            )
         return WebSocketTransport(nursery, stream, control_stream, websocket, config)
     except BaseException:
         control_stream.reader_scope.cancel()
@@ -94,12 +99,11 @@ async def _upgrade(
     control_stream: ControlStream,
     config: ConnectionConfig,
     headers: HeaderPairs,
-    seconds: float,
-) -> trio_websocket.WebSocketConnection:
-    """Do the opening handshake of the WebSocket protocol within some seconds."""
+) -> trio_websocket.WebSocketConnection | None:
+    """Do the opening handshake of the WebSocket protocol; return `None` when its scope ends it."""
     websocket: trio_websocket.WebSocketConnection | None = None
     try:
-        with trio.move_on_after(seconds) as control_stream.upgrade_scope:
+        with control_stream.upgrade_scope:
             websocket = await trio_websocket.wrap_client_stream(
                 _ReaderNursery(nursery, control_stream),  # type: ignore[arg-type]  # see there
                 control_stream,  # type: ignore[arg-type]  # its docs allow "an arbitrary stream"
@@ -113,10 +117,8 @@ async def _upgrade(
         control_stream.fail_upgrade(error)
     if control_stream.upgrade_error is not None:
         raise control_stream.upgrade_error
-    if websocket is None:
-        limit = config.timeouts.connect
-        raise connect_timeout("upgrade", config, min(limit, seconds))
-    control_stream.states.process(TransportTrigger.UPGRADE_ACCEPTED)
+    if websocket is not None:
+        control_stream.states.process(TransportTrigger.UPGRADE_ACCEPTED)
     return websocket
 
 
@@ -368,11 +370,14 @@ class WebSocketTransport:
         return max(self.last_read_at, self._silent_since) + self._config.keepalive.interval
 
     def exclude_pause(self, seconds: float) -> None:
-        """Do not count time in which no task received, since no byte could arrive then.
+        """Do not count a pause of receiving as silence, since no byte can arrive then.
 
-        No ping is sent in that time either: a server that waits to write may not read.
+        No ping is sent in a pause either: a server that waits to write may not read.
+
+        :param seconds: the length of the pause so far; 0 at its beginning.
         """
-        self._silent_since = max(self.last_read_at, self._silent_since) + seconds
+        silent_since = max(self.last_read_at, self._silent_since) + seconds
+        self._silent_since = min(silent_since, trio.current_time())
         self._reading_since = math.inf
 
     def check_keepalive(self) -> None:
