@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, final
 
 import trio
@@ -34,7 +33,6 @@ from trio_responses._settings import (
 )
 from trio_responses._transport.dialing import ConnectionConfig, dial_tcp
 from trio_responses._transport.http import check_http_installed
-from trio_responses._transport.tls import default_ssl_context
 from trio_responses._transport.tunnel import choose_dial
 from trio_responses._turn.methods import Lane, TurnMethods
 from trio_responses._turn.responses import Responses
@@ -541,7 +539,7 @@ async def open_responses(
         dial=dial,
     )
     async with open_closing_nursery(engine.aclose) as nursery:
-        await nursery.start(partial(engine.run, shielded=True))
+        engine.start(nursery, shielded=True)
         connection = ResponsesConnection(engine)
         await connection.wait_open()
         yield connection
@@ -617,7 +615,7 @@ async def start_engine(nursery: trio.Nursery, engine: ConnectionEngine) -> Conne
     """
     require_trio()
     try:
-        await nursery.start(engine.run)
+        engine.start(nursery)
         await engine.wait_open()
         await trio.lowlevel.checkpoint()
     except BaseException:
@@ -672,8 +670,6 @@ def make_engine(
             f"http:// and ws:// to {endpoint.host} show the key and the content to every machine on"
             " the way: use https://, or pass allow_insecure=True"
         )
-    if endpoint.secure and ssl_context is None:
-        ssl_context = default_ssl_context()
     config = ConnectionConfig(
         endpoint=endpoint,
         name=endpoint.address if name is None else name,

@@ -7,7 +7,7 @@ some 3 us, at every acquisition, and a request acquires several locks that are h
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -15,7 +15,7 @@ import trio
 from trio_responses._errors import ConnectionClosed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
 __all__ = [
@@ -120,12 +120,9 @@ def _find_single(group: BaseExceptionGroup[BaseException]) -> BaseException | No
     return errors.exceptions[0] if errors is not None and len(errors.exceptions) == 1 else None
 
 
-@asynccontextmanager
-@trio.lowlevel.enable_ki_protection
-async def open_closing_nursery(
-    close: Callable[[], Awaitable[None]],
-) -> AsyncGenerator[trio.Nursery, None]:
-    """Open a nursery for the tasks of a resource, and close the resource when the block ends.
+@final
+class open_closing_nursery:  # noqa: N801 - it is called like `trio.open_nursery`
+    """An async context manager: a nursery for a resource, which it closes when the block ends.
 
     For example, the connection is closed before the nursery waits for its tasks::
 
@@ -139,18 +136,46 @@ async def open_closing_nursery(
 
     :param close: closes the resource, and must be bounded in time. The tasks end because of it.
     """
-    async with open_collapsing_nursery() as nursery:
+
+    __slots__ = ("_close", "_manager", "_nursery")
+
+    def __init__(self, close: Callable[[], Awaitable[None]]) -> None:
+        self._close = close
+        self._manager = open_collapsing_nursery()
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> trio.Nursery:
+        """Open the nursery."""
+        self._nursery = await self._manager.__aenter__()
+        return self._nursery
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Close the resource, wait for the tasks, and raise the exceptions of tasks and block."""
+        raised = error
         try:
-            yield nursery
-        except ConnectionClosed:
-            if nursery.cancel_scope.cancel_called:
+            if isinstance(error, ConnectionClosed) and self._nursery.cancel_scope.cancel_called:
                 # A crash cancelled the nursery. The Cancelled that this raises replaces the
                 # ConnectionClosed, so that the crash alone is left.
                 await trio.lowlevel.checkpoint()
-            raise
-        finally:
+        except BaseException as cancelled:  # noqa: BLE001 - the nursery raises it
+            raised = cancelled
+        try:
             with trio.CancelScope(shield=True):  # a Cancelled would replace the block's exception
-                await close()
+                await self._close()
+        except BaseException as failure:  # noqa: BLE001 - likewise
+            raised = failure
+        if raised is error:
+            return await self._manager.__aexit__(kind, error, traceback)
+        assert raised is not None  # noqa: S101 - it is not the error of the block
+        if not await self._manager.__aexit__(type(raised), raised, raised.__traceback__):
+            raise raised
+        return True
 
 
 # --- Locks -------------------------------------------------------------------------------

@@ -364,7 +364,7 @@ def reconnect_delays(
         is not a delay.
     """
     if reconnect is None:
-        reconnect = ReconnectPolicy()
+        reconnect = _default_record(ReconnectPolicy)
     if isinstance(reconnect, ReconnectPolicy):
         return reconnect, reconnect.delays()
     if isinstance(reconnect, Iterable):
@@ -429,10 +429,21 @@ def checked_record(name: str, given: Record | None, kind: type[Record]) -> Recor
     :raises ConfigurationError: when ``given`` is not a ``kind``.
     """
     if given is None:
-        return kind()
+        return _default_record(kind)
     if not isinstance(given, kind):
         raise ConfigurationError(f"{name} must be {kind.__name__}(...), not {given!r}")
     return given
+
+
+def _default_record(kind: type[Record]) -> Record:
+    """Return the record with all defaults, which all connections share: it is frozen."""
+    if kind not in _default_records:
+        _default_records[kind] = kind()
+    record: Record = _default_records[kind]
+    return record
+
+
+_default_records: dict[type, Any] = {}
 
 
 def check_turn_timeouts(timeouts: Timeouts | None) -> None:

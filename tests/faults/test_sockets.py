@@ -16,6 +16,7 @@ import trio
 import trustme
 from trio.testing import MockClock
 
+from tests.client_tasks import IDLE_TASKS, client_tasks
 from tests.faults.rig import A_LONG_TIME
 from tests.faults.servers import FakeNet, ServerPeer, answer_to
 from tests.testing.driver import OVER_SOCKETS
@@ -298,6 +299,20 @@ async def test_a_certificate_that_is_not_trusted_is_not_tried_again() -> None:
         assert type(failure.value) is ConnectError
         assert not failure.value.retryable
         assert not local.peers
+
+
+@pytest.mark.parametrize("secure", [True, False])
+async def test_an_idle_connection_has_three_tasks_over_sockets(*, secure: bool) -> None:
+    context = server_context(AUTHORITY, "127.0.0.1") if secure else None
+    async with open_local_server(rest, context=context) as local:
+        url = f"{'wss' if secure else 'ws'}://127.0.0.1:{local.port}/v1"
+        trusted = trusting(AUTHORITY) if secure else None
+        options: dict[str, Any] = {"base_url": url, "ssl_context": trusted}
+        async with local.open_client(**options, keepalive=Keepalive(interval=20, timeout=20)):
+            assert client_tasks() == IDLE_TASKS
+            await trio.sleep(110.0)  # the server has answered five pings
+            assert client_tasks() == IDLE_TASKS
+        assert client_tasks() == []
 
 
 async def test_an_alert_after_the_handshake_is_a_failed_attempt() -> None:

@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.transport.opened import open_transport
+from tests.transport.opened import open_transport, receive
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._endpoint import Endpoint
 from trio_responses._errors import ConnectError, ConnectionLost
@@ -281,7 +281,7 @@ async def takes(seconds: float) -> AsyncGenerator[None, None]:
 async def lost(transport: WebSocketTransport) -> ConnectionLost:
     """Return the loss that `receive` raises, with no message before it."""
     with pytest.raises(ConnectionLost) as caught:
-        await transport.receive()
+        await receive(transport)
     assert_secret_kept(caught.value)
     return caught.value
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from tests.testing.driver import NO_WAITING
+from tests.transport.opened import pause, receive
 from tests.transport.peer import PING, PONG, frame, lost, open_pair, takes, text
 from trio_responses._errors import ConnectionLost, KeepaliveTimeout, SendTimeout
 from trio_responses._settings import Keepalive
@@ -51,7 +52,7 @@ async def receive_for(seconds: float, transport: WebSocketTransport) -> int:
     count = 0
     with trio.move_on_after(seconds):
         while True:
-            count += len(await transport.receive())
+            count += len(await receive(transport))
     return count
 
 
@@ -78,7 +79,7 @@ async def test_silence_is_counted_from_the_last_byte() -> None:
     async with open_pinged(answers=False) as (transport, peer, _):
         await trio.sleep(7.0)
         await peer.send(text("one"))
-        await transport.receive()
+        await receive(transport)
         async with takes(30.0):
             assert isinstance(await lost(transport), KeepaliveTimeout)
 
@@ -108,7 +109,7 @@ async def test_a_partial_frame_is_a_sign_of_life() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(talk)
-            assert await transport.receive() == [b"x" * 20]
+            assert await receive(transport) == [b"x" * 20]
         assert pings == []
 
 
@@ -122,7 +123,7 @@ async def test_a_byte_after_the_ping_counts_like_a_pong() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(talk)
-            assert await transport.receive() == [b"one"]
+            assert await receive(transport) == [b"one"]
             async with takes(30.0):
                 assert isinstance(await lost(transport), KeepaliveTimeout)
         assert pings == [20.0, 49.0]
@@ -132,14 +133,14 @@ async def test_time_without_a_receiver_does_not_count_as_silence() -> None:
     """P6: backpressure suspends liveness."""
     async with open_pinged() as (transport, peer, _):
         await peer.send(text("waits"))
-        await trio.sleep(1000.0)
-        assert await transport.receive() == [b"waits"]
+        await pause(transport, 1000.0)
+        assert await receive(transport) == [b"waits"]
         assert await receive_for(1000.0, transport) == 0
 
 
 async def test_a_dead_server_is_noticed_soon_after_receiving_starts_again() -> None:
     async with open_pinged(answers=False) as (transport, _, _):
-        await trio.sleep(1000.0)
+        await pause(transport, 1000.0)
         start = trio.current_time()
         assert isinstance(await lost(transport), KeepaliveTimeout)
         assert 10.0 <= trio.current_time() - start <= 2 * 30.0
@@ -155,7 +156,7 @@ async def test_a_receiver_that_starts_just_before_the_ping_is_early_enough() -> 
 async def test_no_ping_is_sent_while_no_task_receives() -> None:
     """P6: a server that waits to write may not read, and the ping would be stuck."""
     async with open_pinged(answers=False) as (transport, _, pings):
-        await trio.sleep(1000.0)
+        await pause(transport, 1000.0)
         assert pings == []
         assert transport.age == 1000.0
 
@@ -188,7 +189,7 @@ async def test_a_ping_that_cannot_be_written_ends_the_socket() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(talk)
-            assert await transport.receive() == [b"one"]
+            assert await receive(transport) == [b"one"]
             async with takes(5.0):
                 assert isinstance(await lost(transport), SendTimeout)
         with pytest.raises(ConnectionLost):
@@ -209,3 +210,54 @@ async def test_a_ping_in_progress_does_not_delay_closing() -> None:
         assert pings == [20.0]
         async with takes(5.0):
             await transport.aclose()
+
+
+async def read_until_lost(transport: WebSocketTransport) -> None:
+    """Receive with a deadline every 3 seconds, as turns may have, besides the keepalive's."""
+    while True:
+        deadline = min(transport.keepalive_at, trio.current_time() + 3.0)
+        with trio.CancelScope(deadline=deadline):
+            await transport.receive()
+        transport.check_keepalive()
+
+
+async def test_other_deadlines_that_interrupt_the_reading_do_not_delay_the_verdict() -> None:
+    """P2: a deadline of a turn ends a read, and the next one begins at once."""
+    async with open_pinged(answers=False) as (transport, _, pings):
+        async with takes(30.0):
+            with pytest.raises(KeepaliveTimeout):
+                await read_until_lost(transport)
+        assert pings == [20.0]
+
+
+@pytest.mark.parametrize("patience", [20.0, 45.0])
+async def test_a_timeout_may_be_as_long_as_the_interval_or_longer(patience: float) -> None:
+    keepalive = Keepalive(interval=20.0, timeout=patience)
+    async with open_pinged(keepalive, answers=False) as (transport, _, pings):
+        async with takes(20.0 + patience):
+            assert isinstance(await lost(transport), KeepaliveTimeout)
+        assert pings == [20.0]
+
+
+async def test_a_pause_that_begins_after_the_ping_postpones_the_verdict() -> None:
+    """P6: the answer may be among the bytes that were not read."""
+    async with open_pinged(answers=False) as (transport, _, pings):
+        await receive_for(25.0, transport)
+        await pause(transport, 15.0)
+        async with takes(30.0):
+            assert isinstance(await lost(transport), KeepaliveTimeout)
+        assert pings == [20.0, 60.0]
+
+
+async def test_a_socket_has_one_task_and_a_ping_has_one_until_it_is_answered() -> None:
+    def count_tasks() -> int:
+        task = trio.lowlevel.current_task()
+        return sum(len(nursery.child_tasks) for nursery in task.child_nurseries)
+
+    async with open_pinged() as (transport, _, pings):
+        before = count_tasks()
+        await receive_for(19.0, transport)
+        assert count_tasks() == before
+        await receive_for(100.0, transport)
+        assert len(pings) == 5
+        assert count_tasks() == before

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, final
 
 import trio
 
-from trio_responses._concurrency import open_collapsing_nursery
+from trio_responses._concurrency import Notifier, open_collapsing_nursery
 from trio_responses._connection.http_calls import HTTPCalls
 from trio_responses._connection.request_queue import RequestQueue
 from trio_responses._connection.router import Router
@@ -112,8 +112,9 @@ class ConnectionEngine:
         self._nursery: trio.Nursery | None = None
         self._tasks = trio.CancelScope()
         self._started = False
-        self.finished: trio.Event = trio.Event()
-        """Set when all tasks of the connection have ended."""
+        self.finished: bool = False
+        """Whether all tasks of the connection have ended."""
+        self._ended = Notifier()
         self._sockets_opened = 0
 
     # --- For the connection and the pool ---------------------------------------------------
@@ -141,7 +142,7 @@ class ConnectionEngine:
     async def wait_retired(self) -> None:
         """Wait while the socket that is open takes new requests, or while HTTP is used."""
         if self.sockets.current is not None:
-            await self.sockets.current.retired.wait()
+            await self.sockets.current.wait_retired()
         while self.sockets.over_http and self.sockets.closed_with is None:
             await self.sockets.wait_change()
 
@@ -186,29 +187,33 @@ class ConnectionEngine:
         self._tasks.cancel()
         if self._started:
             with trio.CancelScope(shield=True):
-                await self.finished.wait()
+                while not self.finished:
+                    await self._ended.wait()
         await trio.lowlevel.checkpoint()
 
     # --- The supervisor task -------------------------------------------------------------
 
-    @trio.lowlevel.enable_ki_protection
-    async def run(self, *, shielded: bool = False, task_status: trio.TaskStatus[None]) -> None:
-        """Run all tasks of the connection until `aclose` is called.
+    def start(self, nursery: trio.Nursery, *, shielded: bool = False) -> None:
+        """Start all tasks of the connection, which run until `aclose` is called.
 
+        :param nursery: runs the supervisor task.
         :param shielded: whether a cancellation from outside does not reach the tasks, so that the
             connection works in the ``finally`` clauses of a cancelled block.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()  # the shield would hide a cancellation
+        nursery.start_soon(self._run, shielded)
         self._started = True
-        task_status.started()
-        del task_status  # frees the frames that nursery.start() holds
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(self, shielded: bool) -> None:  # noqa: FBT001 - start_soon() passes no names
+        """Run all tasks of the connection. The supervisor task runs this."""
         try:
             async with open_collapsing_nursery() as nursery:
                 self._nursery = nursery
                 self._tasks = nursery.cancel_scope
                 self._tasks.shield = shielded
                 try:
-                    await self._supervise(nursery)
+                    if self.sockets.closed_with is None:  # not closed before this task ran
+                        await self._supervise(nursery)
                 except ResponsesError as error:
                     self._close(error)
         finally:
@@ -217,7 +222,8 @@ class ConnectionEngine:
                 await self._http.aclose()
             self._close(ConnectionClosed("the connection's nursery has ended"))
             self.sockets.set_state(ConnectionState.CLOSED)
-            self.finished.set()
+            self.finished = True
+            self._ended.notify()
             self.config.instruments.notify(Instrument.connection_ended, self.sockets.closed_error())
 
     async def _supervise(self, nursery: trio.Nursery) -> None:
@@ -274,7 +280,7 @@ class ConnectionEngine:
         while True:
             if failure is not None:
                 await self._back_off(failure, since)
-            opened: Socket | ConnectError = await nursery.start(self._run_socket, nursery)
+            opened = await self._start_socket(nursery)
             if isinstance(opened, Socket):
                 break
             if self._may_use_http(opened):
@@ -324,7 +330,7 @@ class ConnectionEngine:
             await trio.sleep(retry)
             while self.sockets.count_exchanges():
                 await self.sockets.wait_change()
-            opened = await nursery.start(self._run_socket, nursery)
+            opened = await self._start_socket(nursery)
         self.sockets.over_http = False
         self.sockets.current = opened
         self.sockets.set_state(ConnectionState.OPEN)
@@ -371,16 +377,8 @@ class ConnectionEngine:
             transport.frame_observer = observer
         socket.retire()
         self.sockets.add(socket)
-        nursery.start_soon(self._run_exchange, socket)
+        nursery.start_soon(self._run_socket, socket)
         return socket
-
-    @trio.lowlevel.enable_ki_protection
-    async def _run_exchange(self, socket: Socket) -> None:
-        """Read the answer to one request over HTTP. The receive task of the request."""
-        try:
-            await self._read_until_drained(socket)
-        finally:
-            await socket.transport.aclose()
 
     # --- Rotation --------------------------------------------------------------------------
 
@@ -395,16 +393,16 @@ class ConnectionEngine:
         """
         while True:
             age = self._rotation.age_for(self.config.endpoint.rotate_after)
-            with trio.move_on_after(age):
-                await socket.retired.wait()
+            socket.set_age_limit(trio.current_time() + age)
+            await socket.wait_replaceable()
             while socket.takes_requests:
-                newer: Socket | ConnectError = await nursery.start(self._run_socket, nursery)
+                newer = await self._start_socket(nursery)
                 if isinstance(newer, Socket):
                     self._switch_to(socket, newer)
                     socket = newer
                     break
                 with trio.move_on_after(self._policy.cap):
-                    await socket.retired.wait()
+                    await socket.wait_retired()
             else:
                 return socket
 
@@ -441,16 +439,10 @@ class ConnectionEngine:
         notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
         await trio.sleep(delay)
 
-    # --- The receive task ----------------------------------------------------------------
+    # --- Opening -------------------------------------------------------------------------
 
-    @trio.lowlevel.enable_ki_protection
-    async def _run_socket(
-        self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[Socket | ConnectError]
-    ) -> None:
-        """Run one socket from its handshake to its last message. The receive task runs this.
-
-        A failed attempt to open it is a value of the task status, not an exception.
-        """
+    async def _start_socket(self, nursery: trio.Nursery) -> Socket | ConnectError:
+        """Open a socket, and start its receive task. A failed attempt is returned."""
         rotation = self.sockets.current is not None
         observer = self.config.instruments.observe_socket(self._backoff.attempts, rotation=rotation)
         try:
@@ -459,26 +451,27 @@ class ConnectionEngine:
             observer.failed(error)
             if not isinstance(error, ConnectError):
                 raise
-            task_status.started(error)
-            return
+            return error
         try:
             observer.opened()
             socket = self._add_socket(transport, observer)
-            task_status.started(socket)
-            del task_status  # frees the frames that nursery.start() holds
-            await self._read_until_drained(socket)
-        finally:
+        except BaseException:
             await transport.aclose()
+            raise
+        nursery.start_soon(self._run_socket, socket)
+        return socket
 
     async def _connect(self, nursery: trio.Nursery) -> Transport:
         """Get the API key, and open a WebSocket with the key."""
         endpoint = self.config.endpoint
-        headers = await self._request_headers()
         may_use_http = self.config.transport == "auto" and not self._sockets_opened
         upgrade_limit = UPGRADE_SECONDS if may_use_http and is_http_installed() else math.inf
         try:
             return await connect_transport(
-                nursery, self.config, headers, upgrade_limit=upgrade_limit
+                nursery,
+                self.config,
+                self._request_headers if callable(self._api_key) else await self._make_headers(),
+                upgrade_limit=upgrade_limit,
             )
         except AuthenticationError as error:
             error.add_hint(self._key_hint)
@@ -500,9 +493,13 @@ class ConnectionEngine:
         limit = self.config.timeouts.connect
         headers: HeaderLines | None = None
         with trio.move_on_after(limit):
-            headers = await handshake_headers(self.config.endpoint, self._api_key, self._headers)
+            headers = await self._make_headers()
         if headers is None:
             raise ConnectTimeout("key", limit)
+        return headers
+
+    async def _make_headers(self) -> HeaderLines:
+        headers = await handshake_headers(self.config.endpoint, self._api_key, self._headers)
         self._secrets.add_headers(headers)
         return headers
 
@@ -515,6 +512,16 @@ class ConnectionEngine:
         self.sockets.add(socket)
         return socket
 
+    # --- The receive task ----------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_socket(self, socket: Socket) -> None:
+        """Read one socket, or the answer to one request over HTTP. The receive task runs this."""
+        try:
+            await self._read_until_drained(socket)
+        finally:
+            await socket.transport.aclose()
+
     async def _read_until_drained(self, socket: Socket) -> None:
         try:
             while not socket.drained:
@@ -522,6 +529,8 @@ class ConnectionEngine:
                     await self._read(socket)
                 await self._read_arrived(socket)
                 socket.fail_overdue_turns()
+                socket.check_age()
+                socket.transport.check_keepalive()
             if isinstance(socket.transport, HTTPExchange) and socket.requests.count():
                 socket.transport.abort()  # no reader waits for the rest of the response
         except ConnectionLost as lost:
@@ -582,6 +591,7 @@ class ConnectionEngine:
             starved_since = min(socket.starved_since, paused_at)
             socket.starved_since = starved_since if self._is_starved(socket) else math.inf
             patience = trio.CancelScope(deadline=socket.starved_since + self.config.timeouts.stall)
+            socket.transport.exclude_pause(0.0)
             try:
                 with patience:
                     await self._budget.changed.wait()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trio_responses._concurrency import Notifier
 from trio_responses._errors import (
     ConnectionClosed,
     ConnectionLimitReached,
@@ -34,6 +35,7 @@ from trio_responses._turn.attempt import TurnAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
     from trio_responses._errors import APIError, MessageTooLarge, ResponsesError
     from trio_responses._instruments.instrument import SocketObserver
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Socket"]
 
 MESSAGE_TOO_BIG: Final = 1009
+NO_LANES: Final[frozenset[str | None]] = frozenset()
 
 
 class SocketState(Enum):
@@ -90,6 +93,25 @@ class Socket:
         event (`Endpoint.after_error`).
     """
 
+    __slots__ = (
+        "_changed",
+        "_is_old",
+        "_last_error",
+        "_old_at",
+        "_read_scope",
+        "_replace_after_error",
+        "_too_large",
+        "is_exchange",
+        "lane_names",
+        "observer",
+        "reconnect_cause",
+        "requests",
+        "starved_since",
+        "state",
+        "transport",
+        "unusable_since",
+    )
+
     def __init__(
         self,
         transport: Transport,
@@ -102,11 +124,12 @@ class Socket:
         self.is_exchange = is_exchange
         self.observer = observer
         self.requests: RequestTable = RequestTable()
-        self.lane_names: set[str | None] = set()
+        self.lane_names: AbstractSet[str | None] = NO_LANES
         """The lanes that were used: the server counts names and forgets none."""
         self.state: SocketState = SocketState.OPEN
-        self.retired: trio.Event = trio.Event()
-        """Set when the socket takes no new requests."""
+        self._changed = Notifier()
+        self._old_at = math.inf
+        self._is_old = False
         self.reconnect_cause: ResponsesError | None = None
         """Why the next socket is opened after a delay; `None` where it may be opened at once."""
         self.unusable_since: float = math.inf
@@ -135,7 +158,8 @@ class Socket:
 
     def admit(self, request: ActiveRequest) -> None:
         """Add a request to its lane (``stream_id``), before its first byte is written."""
-        self.lane_names.add(request.lane)
+        if request.lane not in self.lane_names:
+            self.lane_names |= {request.lane}
         self.requests.admit(request)
 
     def active_turns(self) -> list[TurnAttempt]:
@@ -155,9 +179,15 @@ class Socket:
     # --- Deadlines -----------------------------------------------------------------------
 
     def read_scope(self) -> trio.CancelScope:
-        """Return a scope for reading that ends before a deadline of a turn can pass."""
+        """Return a scope for reading that ends before a deadline can pass.
+
+        The deadlines are those of the turns, the keepalive and the age limit. So neither the
+        keepalive nor the age limit needs a task or a timer of its own.
+        """
         now = trio.current_time()
-        deadline = min((turn.next_check(now) for turn in self.active_turns()), default=math.inf)
+        deadline = min(self.transport.keepalive_at, self._old_at)
+        for turn in self.active_turns():
+            deadline = min(deadline, turn.next_check(now))
         self._read_scope = trio.CancelScope(deadline=deadline)
         return self._read_scope
 
@@ -166,6 +196,30 @@ class Socket:
         deadline = turn.next_check(now)
         if deadline < self._read_scope.deadline:  # noqa: PLR1730 - a change costs 20 calls in Trio
             self._read_scope.deadline = deadline
+
+    def set_age_limit(self, deadline: float) -> None:
+        """Make the socket replaceable at a time on Trio's clock, which the receive task watches."""
+        self._old_at = deadline
+        if deadline < self._read_scope.deadline:  # noqa: PLR1730 - a change costs 20 calls in Trio
+            self._read_scope.deadline = deadline
+
+    def check_age(self) -> None:
+        """Wake the supervisor task if the socket has reached its age limit."""
+        if self._old_at <= trio.current_time():
+            self._old_at, self._is_old = math.inf, True
+            self._changed.notify()
+
+    async def wait_replaceable(self) -> None:
+        """Wait until the socket has reached its age limit, or takes no new requests."""
+        while self.takes_requests and not self._is_old:
+            await self._changed.wait()
+
+    async def wait_retired(self) -> None:
+        """Wait until the socket takes no new requests."""
+        if not self.takes_requests:
+            await trio.lowlevel.checkpoint()
+        while self.takes_requests:
+            await self._changed.wait()
 
     def interrupt_read(self) -> None:
         """End the current read of the receive task, which then checks the state of the socket."""
@@ -190,7 +244,8 @@ class Socket:
             self.retire()
 
     def exclude_pause(self, seconds: float) -> None:
-        """Move the deadlines of all turns by a time in which the socket was not read."""
+        """Move all deadlines by a time in which the socket was not read."""
+        self.transport.exclude_pause(seconds)
         for turn in self.active_turns():
             turn.exclude_pause(seconds)
 
@@ -299,4 +354,4 @@ class Socket:
 
     def _advance(self, trigger: SocketTrigger) -> None:
         self.state = TRANSITIONS[self.state][trigger]
-        self.retired.set()
+        self._changed.notify()

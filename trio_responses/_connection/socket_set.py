@@ -28,6 +28,8 @@ class SocketSet:
     until the requests that were sent on them are answered.
     """
 
+    __slots__ = ("_changed", "_sockets", "closed_with", "current", "over_http", "state")
+
     def __init__(self) -> None:
         self.state: ConnectionState = ConnectionState.CONNECTING
         self.current: Socket | None = None
@@ -36,7 +38,7 @@ class SocketSet:
         """Why no other socket will be opened; `None` while one may be."""
         self.over_http: bool = False
         """Whether each request is sent over HTTP, on a socket of its own."""
-        self._sockets: set[Socket] = set()
+        self._sockets: list[Socket] = []
         self._changed = Notifier()
 
     def __iter__(self) -> Iterator[Socket]:
@@ -45,11 +47,12 @@ class SocketSet:
 
     def add(self, socket: Socket) -> None:
         """Add a socket that was opened."""
-        self._sockets.add(socket)
+        self._sockets.append(socket)
 
     def remove(self, socket: Socket) -> None:
         """Remove a socket that is closed."""
-        self._sockets.discard(socket)
+        if socket in self._sockets:
+            self._sockets.remove(socket)
 
     def set_state(self, state: ConnectionState) -> None:
         """Set the state of the connection, and wake the tasks that wait for a change."""

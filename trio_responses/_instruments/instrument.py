@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -187,18 +188,18 @@ class Instruments:
     ) -> None:
         self.address: ServerAddress = address or ServerAddress("", 0)
         """The server."""
-        self._by_hook: dict[str, list[Instrument]] = {hook: [] for hook in HOOKS}
+        self._by_hook: dict[str, list[Instrument]] = {}
         self._turn_instruments: list[Instrument] = []
         """The instruments with a hook for turns."""
         for one in instruments:
             own = _overridden_hooks(one)
             for hook in own:
-                self._by_hook[hook].append(one)
+                self._by_hook.setdefault(hook, []).append(one)
             if any(hook.startswith("turn_") for hook in own):
                 self._turn_instruments.append(one)
-        hooks = {hook for hook, overriding in self._by_hook.items() if overriding}
-        self._observes_tools = any(hook.startswith("tool_") for hook in hooks)
-        self.observes_frames: bool = any(hook.startswith("frame") for hook in hooks)
+        subjects = {hook.partition("_")[0] for hook in self._by_hook}
+        self._observes_tools = "tool" in subjects
+        self.observes_frames: bool = not subjects.isdisjoint({"frame", "frames"})
         """Whether an instrument has a hook for frames."""
 
     def notify(
@@ -208,7 +209,7 @@ class Instruments:
 
         :param hook: the hook, as a function of `Instrument`.
         """
-        for one in tuple(self._by_hook[hook.__name__]):
+        for one in tuple(self._by_hook.get(hook.__name__, ())):
             try:
                 getattr(one, hook.__name__)(*facts, **named)
             except Exception as error:  # noqa: BLE001 - an instrument of the user may raise anything
@@ -308,8 +309,11 @@ def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
     return tuple(given)
 
 
-def _overridden_hooks(one: Instrument) -> list[str]:
+def _overridden_hooks(one: Instrument) -> tuple[str, ...]:
     """Return the names of the hooks that an instrument overrides."""
+    known = _hooks_of_types.get(type(one))
+    if known is not None:
+        return known
     if not isinstance(one, Instrument):
         raise ConfigurationError(
             f"an instrument must derive from Instrument: {type(one).__name__} does not"
@@ -320,7 +324,12 @@ def _overridden_hooks(one: Instrument) -> list[str]:
             raise ConfigurationError(
                 f"{type(one).__name__}.{hook} must be a plain function, not async"
             )
-    return own
+    _hooks_of_types[type(one)] = tuple(own)
+    return _hooks_of_types[type(one)]
+
+
+_hooks_of_types: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()
+"""The hooks that each type of instrument overrides: found once, not for each connection."""
 
 
 class SocketObserver:

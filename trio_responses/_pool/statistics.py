@@ -122,7 +122,7 @@ class EndedConnections:
 
     def _add_up_finished(self) -> None:
         """Keep only the counters of the connections whose tasks have ended."""
-        for engine in [one for one in self._running if one.finished.is_set()]:
+        for engine in [one for one in self._running if one.finished]:
             self._running.remove(engine)
             self._finished.update(_counters(engine, COUNTERS))
 

@@ -70,8 +70,10 @@ class ControlStream(trio.abc.Stream):
         self._write_lock = FastLock()  # data frames do not pass through trio-websocket's own lock
         self.states: TransportStates = TransportStates()
         """The states of the transport, shared with `WebSocketTransport`."""
-        self.scope: trio.CancelScope = trio.CancelScope()
-        """The scope of trio-websocket's tasks: cancelled as soon as the upgrade has failed."""
+        self.reader_scope: trio.CancelScope = trio.CancelScope(shield=True)
+        """The scope of trio-websocket's task. Shielded: the closing handshake needs the task."""
+        self.upgrade_scope: trio.CancelScope = trio.CancelScope()
+        """The scope of the upgrade: cancelled as soon as the upgrade has failed."""
         self.upgrade_error: ConnectError | None = None
         """Why the upgrade failed."""
         self.crash: Exception | None = None
@@ -225,7 +227,7 @@ class ControlStream(trio.abc.Stream):
         self.upgrade_error = self.upgrade_error or error
         self.states.process(TransportTrigger.UPGRADE_FAILED)
         self._ended = True
-        self.scope.cancel()
+        self.upgrade_scope.cancel()
 
     def _set_connection_error(self, cause: Exception) -> None:
         upgrade_error = ConnectError("the connection broke during the upgrade")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import trio
 
+from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._errors import ConnectError, ConnectTimeout
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._settings import RetryPolicy
 from trio_responses._transport.proxy import host_and_port
 from trio_responses._transport.reasons import describe_dial_error, describe_tls_error
 from trio_responses._transport.socket_stream import wait_first
-from trio_responses._transport.tls import TLSStream, default_ssl_context
+from trio_responses._transport.tls import DefaultContext, TLSStream
 
 if TYPE_CHECKING:
     import ssl
@@ -30,7 +32,19 @@ if TYPE_CHECKING:
         TransportOption,
     )
 
-__all__ = ["ConnectionConfig", "Dial", "check_reachable", "dial_server", "dial_tcp", "start_tls"]
+__all__ = [
+    "ConnectionConfig",
+    "Dial",
+    "check_reachable",
+    "connect_timeout",
+    "dial_server",
+    "dial_tcp",
+    "open_stream",
+    "open_while",
+    "start_tls",
+]
+
+T = TypeVar("T")
 
 Dial: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """An async function that opens a byte stream to a host and port."""
@@ -52,6 +66,9 @@ class ConnectionConfig:
     """The names of models at the server, by the names in requests."""
     dial: Dial
     ssl_context: ssl.SSLContext | None
+    """The user's own context."""
+    default_context: DefaultContext = field(default_factory=DefaultContext, repr=False)
+    """The context that is used where `ssl_context` is `None`."""
     timeouts: Timeouts
     keepalive: Keepalive
     limits: Limits
@@ -86,7 +103,7 @@ async def start_tls(
     """
     secured = TLSStream(
         stream,
-        context or config.ssl_context or default_ssl_context(),
+        context or config.ssl_context or config.default_context.load(),
         server_hostname=config.endpoint.tls_name,
     )
     try:
@@ -98,21 +115,85 @@ async def start_tls(
     return secured
 
 
+async def open_stream(config: ConnectionConfig) -> trio.abc.Stream:
+    """Open the byte stream to the server of a connection: dial, and TLS where the URL asks for it.
+
+    :raises ConnectTimeout: when that takes longer than ``timeouts.connect``.
+    :raises ConnectError: when the server cannot be reached, or its certificate is not trusted.
+    """
+    stream: trio.abc.Stream | None = None
+    try:
+        with trio.move_on_after(config.timeouts.connect):
+            if not config.endpoint.secure:
+                return await dial_server(config)
+            if config.ssl_context is not None or config.default_context.is_loaded:
+                stream = await dial_server(config)
+            else:
+                dial, load = partial(dial_server, config), partial(_load_default_context, config)
+                stream, _, _ = await open_while(dial, load)
+            return await start_tls(stream, config)
+        raise connect_timeout("dial" if stream is None else "tls", config)
+    except BaseException:
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
+        raise
+
+
+async def _load_default_context(config: ConnectionConfig) -> None:
+    """Load the system's certificates, in some 30 ms, while another task waits for the network."""
+    await trio.lowlevel.checkpoint()
+    config.default_context.load()
+
+
+async def open_while(
+    open_one: Callable[[], Awaitable[trio.abc.Stream]], work: Callable[[], Awaitable[T]]
+) -> tuple[trio.abc.Stream, T, float]:
+    """Open a byte stream while other work is done that has to be ready before the stream is used.
+
+    Invariants: the first of the two that fails cancels the other, and its exception is raised
+    unchanged, that of the work when both fail at once; unless both succeed, no stream is left, also
+    under cancellation.
+
+    :return: the stream, the result of the work, and the seconds that the stream waited for it.
+    """
+    streams: list[trio.abc.Stream] = []
+    results: list[T] = []
+    failures: list[Exception] = []
+    opened_at = 0.0
+
+    async def do_work() -> None:
+        try:
+            results.append(await work())
+        except Exception as error:  # noqa: BLE001 - raised below
+            failures.insert(0, error)
+            nursery.cancel_scope.cancel()
+
+    try:
+        async with open_collapsing_nursery() as nursery:
+            nursery.start_soon(do_work)
+            try:
+                streams.append(await open_one())
+                opened_at = trio.current_time()
+            except Exception as error:  # noqa: BLE001 - raised below
+                failures.append(error)
+                nursery.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+        return streams[0], results[0], trio.current_time() - opened_at
+    except BaseException:
+        for stream in streams:
+            await trio.aclose_forcefully(stream)
+        raise
+    finally:
+        failures.clear()  # an exception that refers to this frame
+
+
 async def check_reachable(config: ConnectionConfig) -> None:
     """Open a byte stream to the server of a connection, and close it again.
 
     :raises ConnectError: when that is not possible, or takes longer than ``timeouts.connect``.
     """
-    limit = config.timeouts.connect
-    with trio.move_on_after(limit) as scope:
-        stream = await dial_server(config)
-        try:
-            if config.endpoint.secure:
-                stream = await start_tls(stream, config)
-        finally:
-            await trio.aclose_forcefully(stream)
-    if scope.cancelled_caught:
-        raise ConnectTimeout("dial", limit)
+    await trio.aclose_forcefully(await open_stream(config))
 
 
 def connect_timeout(

@@ -21,8 +21,10 @@ at any time. So a slow reader slows the server.
 
 from __future__ import annotations
 
+import math
 import ssl
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import quote, urlencode
@@ -101,7 +103,13 @@ ENDING_TYPES: Final = frozenset(
 
 def is_http_installed() -> bool:
     """Whether httpcore2, which the HTTP transport needs, is installed."""
-    return find_spec("httpcore2") is not None
+    return _finds(find_spec, "httpcore2")
+
+
+@cache
+def _finds(find: Callable[[str], object], name: str) -> bool:
+    """Whether a package can be imported. A search takes 300 calls and looks into many folders."""
+    return find(name) is not None
 
 
 def check_http_installed(*, http2: bool) -> None:
@@ -247,11 +255,19 @@ class HTTPExchange:
         """When bytes were received, or messages returned, last; on Trio's clock."""
         self.handshake_headers: dict[str, str] = {}
         """The headers of the answer, names in lower case."""
+        self.keepalive_at: float = math.inf
+        """HTTP has no pings."""
 
     @property
     def age(self) -> float:
         """Seconds since the exchange began."""
         return trio.current_time() - self.opened_at
+
+    def check_keepalive(self) -> None:
+        """Do nothing: HTTP has no pings."""
+
+    def exclude_pause(self, seconds: float) -> None:
+        """Do nothing: silence of the server is not counted."""
 
     # --- For the layers above ------------------------------------------------------------
 

@@ -50,10 +50,8 @@ class Backend:
     def __init__(self, config: ConnectionConfig) -> None:
         self._config = config
         self._ssl_context = config.ssl_context
-        if config.http2 and config.endpoint.secure:
-            default = default_ssl_context()  # a WebSocket must not offer HTTP/2
-            if config.ssl_context in {None, default}:
-                self._ssl_context = default_ssl_context(http2=True)
+        if config.http2 and config.endpoint.secure and config.ssl_context is None:
+            self._ssl_context = default_ssl_context(http2=True)  # a WebSocket must not offer it
 
     async def connect_tcp(self, *_: Any, **__: Any) -> ByteStream:
         """Dial the server.

@@ -6,6 +6,7 @@ server that streams events writes a record for each, and many of them wait when 
 
 from __future__ import annotations
 
+import codecs
 import operator
 import os
 import ssl
@@ -21,7 +22,7 @@ from trio_responses._transport.socket_stream import EagerStream
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TLSStream", "default_ssl_context"]
+__all__ = ["DefaultContext", "TLSStream", "default_ssl_context"]
 
 READ_BYTES: Final = 64 * 1024
 WRITE_BYTES: Final = 64 * 1024
@@ -291,10 +292,35 @@ def default_ssl_context(*, http2: bool = False) -> ssl.SSLContext:
 
     :param http2: whether HTTP/2 is offered to the server (ALPN).
     """
-    place = (http2, *(os.environ.get(name) for name in VARIABLES))
+    place = _place(http2=http2)
     context = _shared.get(place)
     if context is None:
         context = _shared[place] = ssl.create_default_context()
         if http2:
             context.set_alpn_protocols(["h2", "http/1.1"])
     return context
+
+
+def _place(*, http2: bool) -> tuple[str | bool | None, ...]:
+    return http2, *(os.environ.get(name) for name in VARIABLES)
+
+
+class DefaultContext:
+    """The `default_ssl_context`, loaded at its first use and kept as long as this object."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self) -> None:
+        self._context: ssl.SSLContext | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `load` returns at once."""
+        return self._context is not None or _place(http2=False) in _shared
+
+    def load(self) -> ssl.SSLContext:
+        """Return the context, after some 30 ms where no other connection has loaded it."""
+        if self._context is None:
+            codecs.lookup("idna")  # a first TLS handshake would import this codec, in some 5 ms
+            self._context = default_ssl_context()
+        return self._context

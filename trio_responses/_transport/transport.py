@@ -20,12 +20,34 @@ class Transport(Protocol):
     """When the transport was opened, on Trio's clock."""
     last_read_at: float
     """When `receive` last got bytes, on Trio's clock: the time of the messages that it returned."""
-    handshake_headers: dict[str, str]
-    """The headers of the server's answer, names in lower case."""
 
     @property
     def age(self) -> float:
         """Seconds since the transport was opened."""
+        ...
+
+    @property
+    def handshake_headers(self) -> dict[str, str]:
+        """The headers of the server's answer, names in lower case."""
+        ...
+
+    @property
+    def keepalive_at(self) -> float:
+        """When `check_keepalive` should be called, on Trio's clock, unless bytes arrive."""
+        ...
+
+    def check_keepalive(self) -> None:
+        """Ping a server that has been silent for too long; called between two calls of `receive`.
+
+        When the server does not answer the ping, `receive` raises a `KeepaliveTimeout`.
+        """
+        ...
+
+    def exclude_pause(self, seconds: float) -> None:
+        """Do not count a pause of receiving as silence of the server.
+
+        :param seconds: the length of the pause so far; 0 at its beginning.
+        """
         ...
 
     async def send(self, payload: bytes) -> None:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 import trio_websocket
 
 from trio_responses._concurrency import FastLock, open_collapsing_nursery
 from trio_responses._errors import (
-    ConnectError,
     ConnectionClosed,
     ConnectionLost,
     KeepaliveTimeout,
@@ -26,15 +26,19 @@ from trio_responses._errors import (
 )
 from trio_responses._protocol.frames import FrameReader, encode_text_frame
 from trio_responses._transport.control_stream import ControlStream
-from trio_responses._transport.dialing import connect_timeout, dial_server, start_tls
+from trio_responses._transport.dialing import connect_timeout, open_stream, open_while
 from trio_responses._transport.state import TransportState, TransportTrigger, WriteState
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from trio_responses._instruments.instrument import SocketObserver
     from trio_responses._protocol.frames import Message
     from trio_responses._transport.dialing import ConnectionConfig
 
 __all__ = ["WebSocketTransport", "connect_transport"]
+
+HeaderPairs: TypeAlias = "tuple[tuple[str, str], ...]"
 
 READ_BYTES: Final = 64 * 1024
 NORMAL_CLOSURE: Final = 1000
@@ -50,73 +54,58 @@ CLOSING_HANDSHAKE_STATES: Final = frozenset(
 async def connect_transport(
     nursery: trio.Nursery,
     config: ConnectionConfig,
-    headers: tuple[tuple[str, str], ...],
+    headers: HeaderPairs | Callable[[], Awaitable[HeaderPairs]],
     *,
     upgrade_limit: float = math.inf,
 ) -> WebSocketTransport:
     """Open one WebSocket: dial, TLS and upgrade.
 
-    :param nursery: the nursery for the tasks of trio-websocket and of the keepalive. They run until
+    :param nursery: the nursery for the task of trio-websocket and for pings. They run until
         `WebSocketTransport.aclose`, which must be called, also when the nursery is cancelled.
-    :param headers: the headers of this handshake.
+    :param headers: the headers of this handshake, or a function that returns them, which runs
+        while the server is dialled. The first failure of the two cancels the other.
     :param upgrade_limit: how many seconds the server may take to answer the upgrade.
-    :raises ConnectTimeout: when dial, TLS and upgrade take longer than ``timeouts.connect``.
+    :raises ConnectTimeout: when dial, TLS and upgrade take longer than ``timeouts.connect``, not
+        counting the time in which the open stream waits for the headers.
     :raises HandshakeRejected: when the server answers with a status other than 101.
     :raises ConnectError: when the server cannot be reached, its certificate is not trusted, or its
         response is not valid.
     """
-    phase = "dial"
-    stream: trio.abc.Stream | None = None
-    control_stream: ControlStream | None = None
+    deadline = trio.current_time() + config.timeouts.connect
+    if callable(headers):
+        stream, pairs, waited = await open_while(partial(open_stream, config), headers)
+        deadline += waited
+    else:
+        stream, pairs = await open_stream(config), headers
+    control_stream = ControlStream(stream)
     try:
-        with trio.move_on_after(config.timeouts.connect):
-            stream = await dial_server(config)
-            if config.endpoint.secure:
-                phase = "tls"
-                stream = await start_tls(stream, config)
-            phase = "upgrade"
-            control_stream = ControlStream(stream)
-            transport: WebSocketTransport | ConnectError | None = None
-            with trio.move_on_after(upgrade_limit):
-                transport = await nursery.start(
-                    _run_websocket, stream, control_stream, config, headers
-                )
-            if transport is None:
-                raise connect_timeout(phase, config, upgrade_limit)
-            if isinstance(transport, ConnectError):
-                raise transport
-            # The closing handshake needs these tasks, also when the nursery is cancelled.
-            control_stream.scope.shield = True
-            return transport
-        raise connect_timeout(phase, config)
+        scope = trio.CancelScope(deadline=min(deadline, trio.current_time() + upgrade_limit))
+        control_stream.upgrade_scope = scope
+        websocket = await _upgrade(nursery, control_stream, config, pairs)
+        if websocket is None:
+            raise connect_timeout(
+                "upgrade", config, upgrade_limit if scope.deadline < deadline else None
+            )
+        return WebSocketTransport(nursery, stream, control_stream, websocket, config)
     except BaseException:
-        if control_stream is not None:
-            control_stream.scope.cancel()
-        if stream is not None:
-            await trio.aclose_forcefully(stream)
+        control_stream.reader_scope.cancel()
+        await trio.aclose_forcefully(stream)
         raise
 
 
 @trio.lowlevel.enable_ki_protection
-async def _run_websocket(
-    stream: trio.abc.Stream,
+async def _upgrade(
+    nursery: trio.Nursery,
     control_stream: ControlStream,
     config: ConnectionConfig,
-    headers: tuple[tuple[str, str], ...],
-    *,
-    task_status: trio.TaskStatus[WebSocketTransport | ConnectError],
-) -> None:
-    """Run trio-websocket and the keepalive until the socket is closed, and keep their exceptions.
-
-    A failed upgrade goes to ``task_status`` as a value: an exception would lose its cause in
-    ``nursery.start()``, which raises it ``from None`` before Trio 0.33.
-    """
-    states = control_stream.states
+    headers: HeaderPairs,
+) -> trio_websocket.WebSocketConnection | None:
+    """Do the opening handshake of the WebSocket protocol; return `None` when its scope ends it."""
+    websocket: trio_websocket.WebSocketConnection | None = None
     try:
-        async with open_collapsing_nursery() as nursery:
-            control_stream.scope = nursery.cancel_scope
+        with control_stream.upgrade_scope:
             websocket = await trio_websocket.wrap_client_stream(
-                nursery,
+                _ReaderNursery(nursery, control_stream),  # type: ignore[arg-type]  # see there
                 control_stream,  # type: ignore[arg-type]  # its docs allow "an arbitrary stream"
                 config.endpoint.authority,
                 config.endpoint.resource,
@@ -124,30 +113,85 @@ async def _run_websocket(
                     (name.encode("ascii"), value.encode("latin-1")) for name, value in headers
                 ],
             )
-            states.process(TransportTrigger.UPGRADE_ACCEPTED)
-            transport = WebSocketTransport(stream, control_stream, websocket, config)
-            task_status.started(transport)
-            task_status = trio.TASK_STATUS_IGNORED  # free the nursery that start() made
-            await transport.keep_alive()
+    except Exception as error:  # noqa: BLE001 - such as a header that wsproto refuses
+        control_stream.fail_upgrade(error)
+    if control_stream.upgrade_error is not None:
+        raise control_stream.upgrade_error
+    if websocket is not None:
+        control_stream.states.process(TransportTrigger.UPGRADE_ACCEPTED)
+    return websocket
+
+
+class _ReaderNursery:
+    """The one method of `trio.Nursery` that `trio_websocket.wrap_client_stream` calls.
+
+    trio-websocket starts a single task. A nursery of its own would take a task and memory for as
+    long as the socket lives, and would have to be shielded, since the closing handshake needs the
+    task also when the connection is cancelled.
+    """
+
+    __slots__ = ("_control_stream", "_nursery")
+
+    def __init__(self, nursery: trio.Nursery, control_stream: ControlStream) -> None:
+        self._nursery = nursery
+        self._control_stream = control_stream
+
+    def start_soon(self, reader: Callable[[], Awaitable[None]]) -> None:
+        self._nursery.start_soon(_run_reader, reader, self._control_stream)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _run_reader(reader: Callable[[], Awaitable[None]], control_stream: ControlStream) -> None:
+    """Run the task of trio-websocket until the socket is closed, and keep its exception."""
+    try:
+        with control_stream.reader_scope:
+            await reader()
     except Exception as error:  # noqa: BLE001 - trio-websocket's reader raises on some input
-        if states.life in {TransportState.OPENING, TransportState.SWITCHING}:
+        if control_stream.states.life in {TransportState.OPENING, TransportState.SWITCHING}:
             control_stream.fail_upgrade(error)
         else:
             await control_stream.abort(error)
-    if control_stream.upgrade_error is not None:
-        task_status.started(control_stream.upgrade_error)
 
 
 class WebSocketTransport:
-    """An open WebSocket, until `aclose`. Only `connect_transport` makes one."""
+    """An open WebSocket, until `aclose`. Only `connect_transport` makes one.
+
+    Whoever receives also watches the keepalive: the call of `receive` is cancelled at
+    `keepalive_at`, and `check_keepalive` is called before the next one.
+
+    :param nursery: runs the pings.
+    """
+
+    __slots__ = (
+        "_close_code",
+        "_config",
+        "_control_stream",
+        "_frames",
+        "_lost",
+        "_now",
+        "_nursery",
+        "_ping_scope",
+        "_reading_since",
+        "_send_lock",
+        "_silent_since",
+        "_states",
+        "_stream",
+        "_unread",
+        "_websocket",
+        "frame_observer",
+        "last_read_at",
+        "opened_at",
+    )
 
     def __init__(
         self,
+        nursery: trio.Nursery,
         stream: trio.abc.Stream,
         control_stream: ControlStream,
         websocket: trio_websocket.WebSocketConnection,
         config: ConnectionConfig,
     ) -> None:
+        self._nursery = nursery
         self._stream = stream
         self._control_stream = control_stream
         self._states = control_stream.states
@@ -160,7 +204,7 @@ class WebSocketTransport:
         self._close_code = NORMAL_CLOSURE
         self._now = trio.lowlevel.current_clock().current_time
         """Return the time on Trio's clock: a third of the calls of `trio.current_time`."""
-        self._reading_since = math.inf
+        self._reading_since = math.inf  # finite also while a deadline interrupts the reading
         self._ping_scope: trio.CancelScope | None = None
         self.frame_observer: SocketObserver | None = None
         """The observer that gets every frame; `None` when no instrument observes frames."""
@@ -168,11 +212,16 @@ class WebSocketTransport:
         """The time of the upgrade, on Trio's clock."""
         self.last_read_at: float = self.opened_at
         """When `receive` last got bytes, on Trio's clock."""
-        self.handshake_headers: dict[str, str] = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in websocket.handshake_headers
-        }
+        self._silent_since: float = self.opened_at
+        """The beginning of the silence that is counted, when it is later than `last_read_at`."""
+
+    @property
+    def handshake_headers(self) -> dict[str, str]:
         """The headers of the server's upgrade response, names in lower case."""
+        return {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in self._websocket.handshake_headers
+        }
 
     @property
     def age(self) -> float:
@@ -205,13 +254,12 @@ class WebSocketTransport:
                 await self._handle_end_of_stream()
                 break
             else:
-                self._reading_since = self._now()
+                self._reading_since = min(self._reading_since, self._now())
                 try:
                     data = await self._stream.receive_some(READ_BYTES)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     data = b""
-                finally:
-                    self._reading_since = math.inf
+                self._reading_since = math.inf
                 if not data:
                     await self._handle_end_of_stream()
                     break
@@ -325,44 +373,71 @@ class WebSocketTransport:
 
     # --- Keepalive -----------------------------------------------------------------------
 
-    async def keep_alive(self) -> None:
-        """Ping a silent server, and close the socket if no byte arrives in time.
+    @property
+    def keepalive_at(self) -> float:
+        """When `check_keepalive` should be called, on Trio's clock, unless bytes arrive."""
+        if self._states.life is not TransportState.OPEN:
+            return math.inf
+        return max(self.last_read_at, self._silent_since) + self._config.keepalive.interval
 
-        Time in which no task receives does not count, since no byte can arrive then. No ping is
-        sent in that time either: a server that waits to write may not read.
+    def exclude_pause(self, seconds: float) -> None:
+        """Do not count a pause of receiving as silence, since no byte can arrive then.
+
+        No ping is sent in a pause either: a server that waits to write may not read.
+
+        :param seconds: the length of the pause so far; 0 at its beginning.
         """
-        interval, timeout = self._config.keepalive.interval, self._config.keepalive.timeout
-        while interval < math.inf:
-            await trio.sleep_until(self.last_read_at + interval)
-            if self._states.life is not TransportState.OPEN:
-                return
-            if trio.current_time() < self.last_read_at + interval:
-                continue
-            if self._reading_since == math.inf:
-                await trio.sleep(interval)
-                continue
-            pinged_at = trio.current_time()
-            try:
-                with trio.move_on_after(timeout) as scope:
-                    self._ping_scope = scope
-                    await self._websocket.ping()
-            except trio_websocket.ConnectionClosed:
-                await self._give_up_unwritable(timeout)
-                return
-            await trio.lowlevel.checkpoint()  # bytes that have arrived are read before the verdict
-            if self._states.life is not TransportState.OPEN:
-                return
-            if self._states.write is WriteState.CUT:
-                await self._give_up(SendTimeout(PING_BYTES, age=self.age))
-                return
-            if not scope.cancelled_caught or self.last_read_at > pinged_at:
-                continue
-            # A long write delays the ping; that write has its own deadline.
-            if self._reading_since <= pinged_at and not self._send_lock.locked():
-                silence = trio.current_time() - self.last_read_at
-                await self._give_up(KeepaliveTimeout(silence, age=self.age))
-                return
-            await trio.sleep(interval)
+        silent_since = max(self.last_read_at, self._silent_since) + seconds
+        self._silent_since = min(silent_since, trio.current_time())
+        self._reading_since = math.inf
+
+    def check_keepalive(self) -> None:
+        """Ping the server if it has been silent for ``keepalive.interval``.
+
+        The caller receives again before any other task runs: silence while no task receives proves
+        nothing. A ping has a task of its own, which ends with the answer: a ping may take as long
+        as a message that is written before it.
+        """
+        now = trio.current_time()
+        if now >= self.keepalive_at:
+            self._silent_since = now  # the next check, if this ping decides nothing
+            if self._ping_scope is None:
+                self._ping_scope = trio.CancelScope(deadline=now + self._config.keepalive.timeout)
+                self._nursery.start_soon(self._ping, self._ping_scope)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _ping(self, scope: trio.CancelScope) -> None:
+        """Ping the server, and close the socket if no byte arrives in time."""
+        try:
+            await self._ping_once(scope)
+        except Exception as error:  # noqa: BLE001 - wsproto raises when the socket is closing
+            await self._control_stream.abort(error)
+        finally:
+            self._ping_scope = None
+
+    async def _ping_once(self, scope: trio.CancelScope) -> None:
+        timeout = self._config.keepalive.timeout
+        pinged_at = trio.current_time()  # the read has begun: see `check_keepalive`
+        try:
+            with scope:
+                await self._websocket.ping()
+        except trio_websocket.ConnectionClosed:
+            await self._give_up_unwritable(timeout)
+            return
+        await trio.lowlevel.checkpoint()  # bytes that have arrived are read before the verdict
+        if self._states.life is not TransportState.OPEN:
+            return
+        if self._states.write is WriteState.CUT:
+            await self._give_up(SendTimeout(PING_BYTES, age=self.age))
+            return
+        if not scope.cancelled_caught or self.last_read_at > pinged_at:
+            return
+        # A long write delays the ping; that write has its own deadline.
+        if self._reading_since <= pinged_at and not self._send_lock.locked():
+            silence = trio.current_time() - self.last_read_at
+            await self._give_up(KeepaliveTimeout(silence, age=self.age))
+        else:
+            self._silent_since = trio.current_time()
 
     # --- Closing -------------------------------------------------------------------------
 
@@ -385,11 +460,11 @@ class WebSocketTransport:
                         nursery.start_soon(self._discard)
                         await self._websocket.aclose(self._close_code)
                         nursery.cancel_scope.cancel()
-        finally:  # no other scope cancels the shielded tasks of trio-websocket
+        finally:  # no other scope cancels the shielded task of trio-websocket
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
             self._states.process(TransportTrigger.STREAM_CLOSED)
-            self._control_stream.scope.cancel()
+            self._control_stream.reader_scope.cancel()
 
     async def _discard(self) -> None:
         """Read after this side's close frame, until the server's or the end of the stream.
