@@ -43,9 +43,9 @@ class StoreBase(ABC):
     """A store for the length of an ``async with`` block.
 
     Each call ends within ``timeout``. A call that the engine does not answer, or that fails with
-    `EngineError`, is tried again until then; all calls can be repeated safely.
+    `EngineError`, is repeated until then. Repeating a call is safe.
 
-    :param timeout: the greatest length of a call with all its attempts, in seconds.
+    :param timeout: the longest time for a call with all its attempts, in seconds.
     :param ttl: after how many seconds without a save a conversation is removed; `None` for never.
     :param max_record_bytes: the size of the largest record: the items of one turn.
     :param max_conversation_bytes: the size of the largest conversation.
@@ -103,7 +103,7 @@ class StoreBase(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the engine, within ``timeout`` seconds. An engine that is away is not an error."""
+        """Close the engine, within ``timeout`` seconds, also if the engine does not answer."""
         self._is_open = False
         with trio.move_on_after(self.timeout, shield=True), suppress(EngineError):
             await self._close()

@@ -6,12 +6,14 @@ A store knows nothing about conversations: it keeps bytes. For each conversation
 * the **base**: the number of the record with which the present history begins. A record before the
   base is removed, unless it has a key;
 * the **lease**: who owns the conversation, until when, and with which *fencing token*. Each new
-  lease of a conversation has a larger token than every lease before, also after the conversation
-  was deleted and made again.
+  lease of a conversation has a larger token than all earlier leases, also after the conversation
+  was deleted and created again.
 
 Only the lease with the latest token can append. The store checks the token and appends in one
 atomic step, so a process that was paused for any time cannot write after another one took over.
-A release ends the token of a lease, too: a call that was abandoned before has no effect after it.
+A release ends the token of a lease, too: a call that was cancelled before the release has no effect
+after it.
+
 The clock of the store measures the time of a lease. If that clock jumps, a lease ends too early or
 too late; the log stays correct, because the token alone decides who may append.
 """
