@@ -560,7 +560,7 @@ class Conversation:
         :param request_id: in a durable conversation, an id for this request. Repeating it with the
             same id and input returns its Response from the store if it has ended. If it was
             interrupted, the run continues where it stopped, and the input is not added again.
-        :raises RequestInterrupted: when the request was interrupted, and another turn has ended
+        :raises RequestSuperseded: when the request was interrupted, and another turn has ended
             since, also that of a run without an id.
         :raises ConfigurationError: for a ``request_id`` in another conversation, and one that was
             used with another input.
@@ -790,7 +790,8 @@ class Conversation:
         new history: cancelled meanwhile, it is saved with the next change.
 
         :raises TypeError: for a value that has no JSON form.
-        :raises StoreError: when a durable conversation cannot be saved.
+        :raises StoreError: when a durable conversation cannot be saved. The history is replaced
+            then, and the next save writes it.
         """
         new = raw_input(items)
         await trio.lowlevel.checkpoint()
@@ -805,7 +806,8 @@ class Conversation:
         A checkpoint; if cancelled, the history does not change. A durable conversation saves the
         change, as `replace_history` does.
 
-        :raises StoreError: when a durable conversation cannot be saved.
+        :raises StoreError: when a durable conversation cannot be saved. The history is empty then,
+            and the next save says so.
         """
         await trio.lowlevel.checkpoint()
         self._history.replace(RawItems())

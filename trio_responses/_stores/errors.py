@@ -15,10 +15,10 @@ __all__ = [
     "ConversationTooLarge",
     "LeaseLost",
     "OutdatedCheckpoint",
-    "RequestInterrupted",
+    "RequestSuperseded",
     "StoreError",
     "StoreUnavailable",
-    "UnsupportedRecord",
+    "UnsupportedVersion",
 ]
 
 SHORT = 128
@@ -106,7 +106,7 @@ class ConversationTooLarge(StoreError):
         self.limit = limit
 
 
-class UnsupportedRecord(StoreError):
+class UnsupportedVersion(StoreError):
     """A later release wrote a record, or the tables of a store, in an unknown version.
 
     :ivar version: the version of the record or of the tables.
@@ -120,7 +120,7 @@ class UnsupportedRecord(StoreError):
         self.version = version
 
 
-class RequestInterrupted(StoreError):
+class RequestSuperseded(StoreError):
     """A repeated request was interrupted, and another turn has ended since.
 
     Its input is in the history, and its calls may have run, so it is neither continued nor started

@@ -27,7 +27,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ConversationStore", "Lease", "Record", "StoredConversation"]
+__all__ = ["ConversationInfo", "ConversationStore", "Lease", "Record"]
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ class Record(msgspec.Struct, frozen=True):
     """The name by which `ConversationStore.find` finds the record, also after a new base."""
 
 
-class StoredConversation(msgspec.Struct, frozen=True, kw_only=True):
+class ConversationInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a store knows about a conversation, without its records."""
 
     conversation_id: str
@@ -134,7 +134,7 @@ class ConversationStore(Protocol):
         """
         ...
 
-    async def get(self, conversation_id: str) -> StoredConversation | None:
+    async def get(self, conversation_id: str) -> ConversationInfo | None:
         """Return what is known about a conversation; `None` if it has no records."""
         ...
 
@@ -153,7 +153,7 @@ class ConversationStore(Protocol):
 
     async def list(
         self, *, prefix: str = "", after: str = "", limit: int = 100
-    ) -> Sequence[StoredConversation]:
+    ) -> Sequence[ConversationInfo]:
         """Return conversations that have records, in the order of the code points of their ids.
 
         :param prefix: how their ids begin.
