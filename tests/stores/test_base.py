@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trio_responses.stores import (
-        StoredConversation,
+        ConversationInfo,
     )
 
 pytestmark = NO_WAITING
@@ -96,7 +96,7 @@ class FakeStore(StoreBase):
         assert base is None or base >= position
         await self.run()
 
-    async def _get(self, conversation_id: str) -> StoredConversation | None:
+    async def _get(self, conversation_id: str) -> ConversationInfo | None:
         assert conversation_id
         await self.run()
         return None
@@ -111,7 +111,7 @@ class FakeStore(StoreBase):
         await self.run()
         return Record(b"", key)
 
-    async def _list(self, prefix: str, after: str, limit: int) -> Sequence[StoredConversation]:
+    async def _list(self, prefix: str, after: str, limit: int) -> Sequence[ConversationInfo]:
         assert prefix >= ""
         assert after >= ""
         assert limit

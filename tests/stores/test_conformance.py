@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.stores.postgres_server import PostgresServer
-    from trio_responses.stores import StoredConversation
+    from trio_responses.stores import ConversationInfo
 
 StoreMaker: TypeAlias = Callable[[], AbstractAsyncContextManager[ConversationStore]]
 Methods: TypeAlias = Mapping[str, Any]
@@ -393,11 +393,11 @@ async def read_without_keys(
 
 
 def list_with(
-    change: Callable[[MemoryStore, str, str, int], list[StoredConversation]],
+    change: Callable[[MemoryStore, str, str, int], list[ConversationInfo]],
 ) -> Callable[..., Any]:
     async def list_changed(
         self: MemoryStore, prefix: str, after: str, limit: int
-    ) -> Sequence[StoredConversation]:
+    ) -> Sequence[ConversationInfo]:
         return change(self, prefix, after, limit)
 
     return list_changed
@@ -408,7 +408,7 @@ def everything(
     prefix: str = "",
     after: str = "",
     order: Callable[[str], Any] = str,
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     return [
         store._describe(found)
         for name, found in sorted(store._conversations.items(), key=lambda item: order(item[0]))
@@ -418,20 +418,20 @@ def everything(
 
 def list_unsorted(
     store: MemoryStore, prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     found = everything(store, prefix, after)
     return found[::-1][:limit]
 
 
 def list_without_prefix(
     store: MemoryStore, _prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     return everything(store, after=after)[:limit]
 
 
 def list_by_pattern(
     store: MemoryStore, prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     found = everything(store, after=after)
     pattern = f"{prefix}*"
     return [each for each in found if fnmatch.fnmatchcase(each.conversation_id, pattern)][:limit]
@@ -439,49 +439,49 @@ def list_by_pattern(
 
 def list_as_utf_16(
     store: MemoryStore, prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     return everything(store, prefix, after, lambda name: name.encode("utf-16-be"))[:limit]
 
 
 def list_regardless_of_case(
     store: MemoryStore, prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     return everything(store, prefix, after, str.casefold)[:limit]
 
 
 def list_without_limit(
     store: MemoryStore, prefix: str, after: str, _limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     return everything(store, prefix, after)
 
 
 def list_from_after(
     store: MemoryStore, prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     found = everything(store, prefix)
     return [each for each in found if each.conversation_id >= after][:limit]
 
 
 def list_of_empty_ones(
     store: MemoryStore, prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     names = sorted(name for name in store._conversations if name.startswith(prefix))
     return [store._describe(store._conversations[name]) for name in names if name > after][:limit]
 
 
-async def get_empty_ones(self: MemoryStore, conversation_id: str) -> StoredConversation | None:
+async def get_empty_ones(self: MemoryStore, conversation_id: str) -> ConversationInfo | None:
     found = self._conversations.get(conversation_id)
     return self._describe(found) if found is not None else None
 
 
-async def get_milliseconds(self: MemoryStore, conversation_id: str) -> StoredConversation | None:
+async def get_milliseconds(self: MemoryStore, conversation_id: str) -> ConversationInfo | None:
     found = await MemoryStore._get(self, conversation_id)
     return found and msgspec.structs.replace(found, created_at=1000 * found.created_at)
 
 
 async def get_the_count_of_kept_ones(
     self: MemoryStore, conversation_id: str
-) -> StoredConversation | None:
+) -> ConversationInfo | None:
     found = await MemoryStore._get(self, conversation_id)
     count = len(self._conversations[conversation_id].records) if found is not None else 0
     return found and msgspec.structs.replace(found, length=count)
@@ -551,7 +551,7 @@ async def append_any_base(
     await self._call("append", lambda: self._append(lease, position, tuple(records), base))
 
 
-async def get_any_id(self: MemoryStore, conversation_id: str) -> StoredConversation | None:
+async def get_any_id(self: MemoryStore, conversation_id: str) -> ConversationInfo | None:
     return await self._call("get", lambda: self._get(conversation_id))
 
 

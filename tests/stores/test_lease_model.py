@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trio_responses._stores.base import StoreBase
-    from trio_responses.stores import StoredConversation
+    from trio_responses.stores import ConversationInfo
 
     StoreMaker: TypeAlias = Callable[[Callable[[], float]], StoreBase]
 
@@ -192,7 +192,7 @@ class Leases:
         answer: Any
         keys = [each.key for each in self.known[call.name].records.values() if each.key]
 
-        async def run() -> tuple[Any, StoredConversation | None, Sequence[Record], list[Any]]:
+        async def run() -> tuple[Any, ConversationInfo | None, Sequence[Record], list[Any]]:
             try:
                 answer = await call.run()
             except StoreError as error:
@@ -239,7 +239,7 @@ class Leases:
     def compare_log(
         self,
         known: Conversation,
-        found: StoredConversation | None,
+        found: ConversationInfo | None,
         log: Sequence[Record],
         keyed: list[Record | None],
     ) -> None:

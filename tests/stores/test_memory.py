@@ -19,11 +19,11 @@ from trio_responses.stores import (
 
 if TYPE_CHECKING:
     from trio_responses.stores import (
-        StoredConversation,
+        ConversationInfo,
     )
 
 
-async def known(store: MemoryStore, name: str = "name") -> StoredConversation:
+async def known(store: MemoryStore, name: str = "name") -> ConversationInfo:
     found = await store.get(name)
     assert found is not None
     return found

@@ -196,3 +196,9 @@ async def test_no_call_reads_a_table_from_its_beginning(
         steps = await store._readers.run(explain)
     assert len(steps) > 10
     assert [step for step in steps if re.match(r"SCAN (?!\d+ CONSTANT)", step)] == []
+
+
+async def test_a_folder_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="Is a directory"):
+        async with SQLiteStore(tmp_path):
+            pass
