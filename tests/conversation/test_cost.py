@@ -63,8 +63,9 @@ def calls_of_a_turn(items: int) -> int:
 
 def test_a_turn_of_many_items_calls_no_more_functions_than_a_turn_of_few() -> None:
     """A turn of few items is searched as text, which takes less calls."""
+    few = calls_of_a_turn(10)  # first, since the first turn of a process builds tables
     assert calls_of_a_turn(1000) == calls_of_a_turn(200) < 100
-    assert calls_of_a_turn(10) <= calls_of_a_turn(200)
+    assert calls_of_a_turn(10) <= min(few, calls_of_a_turn(200))
 
 
 def test_a_history_is_scanned_for_calls_once() -> None:
