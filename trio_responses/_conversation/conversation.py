@@ -173,7 +173,7 @@ class Conversation:
             unfinished=stored.unfinished,
             output_records=stored.outputs,
         )
-        block.add(self._journal)
+        block.add(keeper, self._journal)
         return self._journal
 
     # --- Turns ---------------------------------------------------------------------------
@@ -838,7 +838,8 @@ class Conversation:
         source = self._lock if settings.get("store") is False else None
         if self._tools:
             settings = {**settings, "tools": self._tools}
-        fork = Conversation(
+        make_fork = partial(
+            Conversation,
             self._reserve_lane,
             settings,
             self._history.fork(),
@@ -846,9 +847,9 @@ class Conversation:
             instruments=self._instruments,
             conversation_id=conversation_id,
         )
-        if self._block is not None and conversation_id is not None:
-            await self._block.save_fork(fork, conversation_id)
-        return fork
+        if self._block is None or conversation_id is None:
+            return make_fork()
+        return await self._block.save_fork(make_fork, conversation_id)
 
     # --- Checkpoints and statistics ------------------------------------------------------
 
