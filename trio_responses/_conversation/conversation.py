@@ -416,7 +416,7 @@ class Conversation:
 
         :param input: as for `stream`. If it is empty, the run continues where the last one
             stopped: with the input of that run if its first turn did not end well, else with the
-            calls that it left.
+            calls that it left. An input with a ``request_id`` is sent again only with this id.
         :param request_id: as for `run`. The run yields no event for what an earlier attempt has
             brought; if this has ended, it yields none at all.
         :param handlers: called for the calls that no function of ``tools`` answers: by the type of

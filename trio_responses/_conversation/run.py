@@ -280,7 +280,9 @@ class RunStream:
             self.responses.append(request.latest)
             _check_answerable(self.responses)
         else:
-            self._history.unsent = self._new = self._new or self._history.unsent
+            self._new = self._new or self._history.unsent
+            if request is None:  # the input of a request comes again, with its id
+                self._history.unsent = self._new
         return request
 
     async def _end_request(self, request: ActiveRequest | None, handled: Iterable[CallKey]) -> None:

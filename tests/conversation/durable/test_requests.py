@@ -85,6 +85,23 @@ async def test_a_failed_request_is_sent_again(server: ResponsesServer) -> None:
     assert len(server.requests) == 2
 
 
+async def test_the_input_of_a_failed_request_is_sent_with_its_id_only(
+    server: ResponsesServer,
+) -> None:
+    server.answer(Fail("server_error"))
+    async with MemoryStore() as store:
+        async with open_owner(server, store) as conversation:
+            with pytest.raises(Exception, match="server_error"):
+                await conversation.run("one", request_id="a")
+            with pytest.raises(ConfigurationError, match="needs an input"):
+                await conversation.run()
+        async with open_owner(server, store) as again:
+            with pytest.raises(ConfigurationError, match="needs an input"):
+                await again.run()
+            await again.run("one", request_id="a")
+            assert message_texts(again)[::2] == ["one"]
+
+
 async def test_two_tasks_with_the_same_request_send_it_once(server: ResponsesServer) -> None:
     answers: list[str] = []
     async with MemoryStore() as store, open_owner(server, store) as conversation:
