@@ -565,10 +565,6 @@ class CallTracker:
         """Whether a tool call has an output that has not been sent."""
         return key in self._outputs
 
-    def has_ended(self, key: CallKey) -> bool:
-        """Whether a tool call has an output of its own, not that of an interruption."""
-        return key in self._outputs and key not in self._started
-
     def is_interrupted(self, key: CallKey) -> bool:
         """Whether a tool call has started, and has not even an output that says so."""
         return key in self._started and key not in self._outputs

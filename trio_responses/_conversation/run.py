@@ -286,10 +286,13 @@ class RunStream:
         return request
 
     async def _end_request(self, request: ActiveRequest | None, handled: Iterable[CallKey]) -> None:
-        """Save that the last Response is the answer, if the calls that tools answer have ended."""
+        """Save that the last Response is the answer, unless the history was replaced meanwhile.
+
+        All calls that tools answer have an output, if only one that says that they were interrupted.
+        """
         if request is None or self._config.journal is None:
             return
-        if all(self._calls.has_ended(key) for key in handled):
+        if all(self._calls.has_unsent_output(key) for key in handled):
             self._config.journal.record_answer(request)
             await self._history.save()
 

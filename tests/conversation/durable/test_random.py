@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.conversation.durable.rig import Killed
+from tests.conversation.durable.rig import Canceller, Killed
 from tests.conversation.rig import open_steady
 from tests.conversation.runs.rig import function_call
 from tests.turn.rig import Json, created, ended, item_done
@@ -92,24 +92,6 @@ STEPS: Final = st.builds(
     cancel_at=rarely | st.integers(0, 120),
     pick=st.integers(0, 5),
 )
-
-
-class Canceller(trio.abc.Instrument):
-    """Cancels a scope at the n-th step of any task."""
-
-    def __init__(self) -> None:
-        self._left: int | None = None
-        self._scope = trio.CancelScope()
-
-    def start(self, scope: trio.CancelScope, steps: int | None) -> None:
-        self._scope, self._left = scope, steps
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self._left is not None:
-            self._left -= 1
-            if self._left < 0:
-                self._left = None
-                self._scope.cancel()
 
 
 @dataclass

@@ -143,6 +143,25 @@ async def test_a_response_with_calls_for_the_program_is_answered_again(
     assert len(server.requests) == 1
 
 
+async def test_a_request_that_was_answered_after_an_interruption_has_ended(
+    server: ResponsesServer,
+) -> None:
+    """The Response has a call of the program, and one that was interrupted."""
+    mine = {"type": "function", "name": "mine", "parameters": {"type": "object"}}
+    server.answer([WEATHER, WEATHER.__class__("mine", {}, call_id="call_2")])
+    tools = [weather, mine]
+    async with MemoryStore() as store:
+        # acquire, get, base, find, turn, start; the output is the call after them.
+        with pytest.raises(Killed):
+            async with open_owner(server, ProcessStore(store, 6), tools=tools) as conversation:
+                await conversation.run("Go", request_id="a")
+        async with open_owner(server, store, tools=tools, wait=60) as conversation:
+            first = await conversation.run("Go", request_id="a")
+            await conversation.create("two")
+            assert await conversation.run("Go", request_id="a") == first
+    assert len(server.requests) == 2
+
+
 async def test_an_undecodable_call_is_no_success_when_repeated(
     narrow_server: ResponsesServer,
 ) -> None:
