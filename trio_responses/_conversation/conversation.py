@@ -164,7 +164,7 @@ class Conversation:
         stored.finish(self._settings)
         self._id = keeper.lease.conversation_id
         self._block = block
-        self._journal = self._history.journal = Journal(
+        self._journal = Journal(
             block.store,
             keeper,
             self._history,
@@ -173,6 +173,7 @@ class Conversation:
             unfinished=stored.unfinished,
             output_records=stored.outputs,
         )
+        self._history.record_in(self._journal)
         block.add(keeper, self._journal)
         return self._journal
 

@@ -223,23 +223,19 @@ class History:
         self.counters: Counters = Counters()
         self.abandoned: set[CallKey] = set(abandoned)
         """The calls without output that the server does not have."""
-        self._journal: HistoryJournal | None = None
+        self.journal: HistoryJournal | None = None
+        """What records the changes of the history; `None` if nothing does."""
         if unsent_outputs or interrupted_calls:
             self.track_calls().restore_outputs(unsent_outputs, interrupted_calls)
 
-    @property
-    def journal(self) -> HistoryJournal | None:
-        """What records the changes of the history; `None` if nothing does."""
-        return self._journal
-
-    @journal.setter
-    def journal(self, journal: HistoryJournal | None) -> None:
-        self._journal = self.track_calls().journal = journal
+    def record_in(self, journal: HistoryJournal) -> None:
+        """Let a journal record all changes of the history from now on."""
+        self.journal = self.track_calls().journal = journal
 
     async def save(self) -> None:
         """Save all changes, where a journal records them. Not a checkpoint if there are none."""
-        if self._journal is not None:
-            await self._journal.save()
+        if self.journal is not None:
+            await self.journal.save()
 
     @property
     def log(self) -> Sequence[LogEntry]:
@@ -305,8 +301,8 @@ class History:
     def policy(self, policy: ReplayPolicy) -> None:
         if policy != self._policy:  # the server has what the new filters may leave out
             self._policy, self._server = policy, None
-            if self._journal is not None:
-                self._journal.record_settings()
+            if self.journal is not None:
+                self.journal.record_settings()
 
     def plan(
         self,
@@ -428,8 +424,8 @@ class History:
             self._pending_steers = turn.pending_steers
             if turn.clears_unsent:
                 self.unsent = RawItems()
-            if self._journal is not None:
-                self._journal.record_turn(turn)
+            if self.journal is not None:
+                self.journal.record_turn(turn)
         self.counters.turns += 1
 
     def count_usage(self, usage: Usage) -> None:
@@ -468,8 +464,8 @@ class History:
         self.abandoned.clear()
         if self._calls is not None:
             self._calls.replace(items)
-        if self._journal is not None:
-            self._journal.record_replacement()
+        if self.journal is not None:
+            self.journal.record_replacement()
 
     # --- Calls ---------------------------------------------------------------------------
 
@@ -480,7 +476,7 @@ class History:
         """
         if self._calls is None:
             self._calls = CallTracker()
-            self._calls.journal = self._journal
+            self._calls.journal = self.journal
             for items in self.pieces:
                 self._calls.scan(items)
             self._calls.discard(self.abandoned)

@@ -511,43 +511,37 @@ class ResponseStream:
     # --- Reading -------------------------------------------------------------------------
 
     async def _wait_for_next(self) -> StreamEvent:
-        """Wait for the next event, and save the turn before its last event is returned."""
+        """Wait for the next event of the current attempt, or of the next one after a restart.
+
+        The turn is saved before its last event is returned; if that failed, by the next read.
+        """
         if self._reading:
             raise trio.BusyResourceError("another task is reading this stream")
         self._reading = True
         try:
-            event = await self._read_next()
-            if self._response is not None:
-                await self._request.save()
+            while self._response is None:
+                if self._failure is not None:
+                    raise self._failure
+                if self._turn is None or self._state is StreamState.LEFT:
+                    raise RuntimeError(OUTSIDE)
+                event: StreamEvent | None
+                if self._state is StreamState.RESTARTING:
+                    event = await self._continue_restart()
+                else:
+                    try:
+                        await self._turn.inbox.wait()
+                    except ResponsesError as error:
+                        event = await self._conclude_lost(error)
+                    else:
+                        event = self._take(self._turn)
+                if event is not None:
+                    if self._response is not None:
+                        await self._request.save()
+                    return event
+            await self._request.save()
+            raise StopAsyncIteration
         finally:
             self._reading = False
-        if event is None:
-            raise StopAsyncIteration
-        return event
-
-    async def _read_next(self) -> StreamEvent | None:
-        """Return the next event of the current attempt, or of the next one after a restart.
-
-        :return: `None` after the last event of the turn.
-        """
-        while self._response is None:
-            if self._failure is not None:
-                raise self._failure
-            if self._turn is None or self._state is StreamState.LEFT:
-                raise RuntimeError(OUTSIDE)
-            event: StreamEvent | None
-            if self._state is StreamState.RESTARTING:
-                event = await self._continue_restart()
-            else:
-                try:
-                    await self._turn.inbox.wait()
-                except ResponsesError as error:
-                    event = await self._conclude_lost(error)
-                else:
-                    event = self._take(self._turn)
-            if event is not None:
-                return event
-        return None
 
     async def _continue_restart(self) -> TurnRestarted | None:
         """Return the event for a restart, if it was not read; else send the request again."""
