@@ -119,23 +119,25 @@ async def open_durable(
         wait=options.wait,
     )
     block = DurableBlock(options)
-    async with _ending(block.release, "the leases were not released"):
-        async with open_collapsing_nursery() as nursery:
-            block.start(nursery, keeper)
-            read, position = await read_history(options.store, options.conversation_id)
-            changed = _import_checkpoint(read, options)
-            settings = {**read.settings, **params}
-            async with open_conversation(settings, read.history) as conversation:
-                journal = conversation.attach(block, keeper, read, position)
-                if read.is_empty or changed:
-                    journal.record_replacement()
-                elif without_secrets(journal.settings.plain) != read.settings:
-                    journal.record_settings()
-                await _decide_interrupted_calls(read.history, options.on_interrupted_call)
-                await journal.save()
-                async with _ending(block.save, "the end of the conversation was not saved"):
-                    yield conversation
-            nursery.cancel_scope.cancel()
+    async with (
+        _ending(block.release, "the leases were not released"),
+        open_collapsing_nursery() as nursery,
+    ):
+        block.start(nursery, keeper)
+        read, position = await read_history(options.store, options.conversation_id)
+        changed = _import_checkpoint(read, options)
+        settings = {**read.settings, **params}
+        async with open_conversation(settings, read.history) as conversation:
+            journal = conversation.attach(block, keeper, read, position)
+            if read.is_empty or changed:
+                journal.record_replacement()
+            elif without_secrets(journal.settings.plain) != read.settings:
+                journal.record_settings()
+            await _decide_interrupted_calls(read.history, options.on_interrupted_call)
+            await journal.save()
+            async with _ending(block.save, "the end of the conversation was not saved"):
+                yield conversation
+        nursery.cancel_scope.cancel()
     block.check()
 
 
@@ -286,7 +288,7 @@ class DurableBlock:
             raise StoreUnavailable("append", self._seconds)
 
     async def release(self) -> None:
-        """Release all leases that were not lost, within the length of a lease, also if cancelled."""
+        """Release the leases that were not lost, within the length of one, also if cancelled."""
         with trio.move_on_after(self._seconds, shield=True):
             for keeper in self._journals:
                 await keeper.release()

@@ -288,7 +288,7 @@ class RunStream:
     async def _end_request(self, request: ActiveRequest | None, handled: Iterable[CallKey]) -> None:
         """Save that the last Response is the answer, unless the history was replaced meanwhile.
 
-        All calls that tools answer have an output, if only one that says that they were interrupted.
+        The calls that tools answer have outputs, if only that they were interrupted.
         """
         if request is None or self._config.journal is None:
             return

@@ -27,6 +27,10 @@ async def weather(city: str) -> str:
     return f"sunny in {city}"
 
 
+async def create_old(conversation: Conversation) -> None:
+    await conversation.create("old")
+
+
 async def create(conversation: Conversation) -> None:
     await conversation.create("new", request_id="new")
 
@@ -63,13 +67,14 @@ async def test_a_cancellation_at_any_step_loses_nothing(
 ) -> None:
     canceller = Canceller()
     trio.lowlevel.add_instrument(canceller)
+    steps = 0
     async with open_steady(server) as connection:
         await connection.create("warm", model="m")
         for steps in range(0, 1000, STRIDE):
             started.clear()
             server.clear_scripts()
             async with FaultyStore() as store:
-                await act(connection, store, lambda conversation: conversation.create("old"))
+                await act(connection, store, create_old)
                 if action is run:
                     server.answer([WEATHER])
                     server.answer(DONE)

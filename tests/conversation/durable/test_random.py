@@ -211,7 +211,7 @@ class Game:
             name = "work" if self._in_fork is None else self._in_fork
             return await self._work(f"{name}/{call.call_id}")
 
-        parameters = {"type": "object", "properties": {}}
+        parameters: Json = {"type": "object", "properties": {}}
         self._tools: list[Any] = [
             work,
             *(
@@ -359,7 +359,9 @@ class Game:
 
     # --- Steps ---------------------------------------------------------------------------
 
-    async def _take(self, conversation: Conversation, owner: Owner, step: Step) -> None:
+    async def _take(  # noqa: C901, PLR0912 - a table of the steps
+        self, conversation: Conversation, owner: Owner, step: Step
+    ) -> None:
         """Take one step with a conversation."""
         known, name = self.known["work"], step.kind
         text = f"input {next(self._numbers)}"
