@@ -197,8 +197,8 @@ class Game:
         self._asked: dict[str, Asked] = {}
         self._seen: set[str] = set()
         self._in_fork: str | None = None
-        self.sent = 0
-        """The requests that the server has got."""
+        self.sent: Counter[str] = Counter()
+        """The requests that the server has got, by their latest input."""
         self.started: Counter[str] = Counter()
         """A ledger of the calls, outside of the conversation."""
 
@@ -227,8 +227,9 @@ class Game:
         return key
 
     def answer(self, request: Request) -> Answer:
-        self.sent += 1
-        assert len(set(texts(request.history))) == len(texts(request.history))
+        inputs = texts(request.history)
+        assert len(set(inputs)) == len(inputs)
+        self.sent[inputs[-1] if inputs else ""] += 1
         return self._answers.popleft() if self._answers else TEXT
 
     def next_fault(self) -> str | None:
@@ -454,7 +455,8 @@ class Game:
 
     async def _repeat(self, conversation: Conversation, request_id: str) -> None:
         """Repeat a request, and compare with what is known about it."""
-        asked, sent = self._asked[request_id], self.sent
+        asked = self._asked[request_id]
+        sent = self.sent[asked.text]
         before = asked.response_id
         self._seen |= {*texts(state(conversation)["items"])}
         for one in self.known["work"].later:
@@ -464,7 +466,7 @@ class Game:
         except RequestInterrupted:
             assert before is None
             assert asked.text in self._seen
-            assert self.sent == sent
+            assert self.sent[asked.text] == sent
             asked.interrupted = True
         except LeaseLost:
             raise
@@ -473,7 +475,7 @@ class Game:
         else:
             assert not asked.interrupted
             if before is not None:
-                assert (asked.response_id, self.sent) == (before, sent)
+                assert (asked.response_id, self.sent[asked.text]) == (before, sent)
 
 
 def mine(items: Sequence[OutputItem]) -> list[Any]:
