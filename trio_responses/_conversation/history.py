@@ -277,6 +277,11 @@ class History:
         """The calls that have started and not ended."""
         return self._calls.interrupted_calls if self._calls is not None else []
 
+    @property
+    def needs_full_input(self) -> bool:
+        """Whether the next turn has full input, although the server may hold the last response."""
+        return self._server is None and self.last_response_id is not None
+
     def fork(self) -> History:
         """Return an independent copy of the history, without counters and steering inputs."""
         other = History(server=self._server, last_response_id=self.last_response_id)

@@ -269,6 +269,26 @@ async def test_the_full_input_after_another_policy_survives(server: ResponsesSer
     assert deltas(server) == [False, False, True]
 
 
+async def test_a_fork_and_a_checkpoint_keep_the_full_input_after_another_policy(
+    server: ResponsesServer,
+) -> None:
+    async with MemoryStore() as store, open_steady(server) as connection:
+        async with connection.durable_conversation(
+            store, "work", model="m", store=True
+        ) as conversation:
+            await conversation.create("one")
+            conversation.replay_policy = ReplayPolicy(images="omit")
+            await conversation.fork("fork")
+            saved = conversation.checkpoint()
+        async with connection.durable_conversation(store, "fork") as fork:
+            assert fork.last_response_id == conversation.last_response_id
+            await fork.create("two")
+        async with connection.restore_conversation(saved) as plain:
+            await plain.create("two")
+            await plain.create("three")
+    assert deltas(server) == [False, False, False, True]
+
+
 async def test_other_settings_are_sent_with_full_input(server: ResponsesServer) -> None:
     async with MemoryStore() as store:
         async with open_owner(server, store, store=True) as conversation:
