@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve  # pyright: ignore[reportUnknownVariableType]
@@ -55,6 +56,14 @@ def open_store(url: str) -> SQLiteStore | RedisStore | PostgresStore:
     return PostgresStore(url) if url.startswith("postgres") else SQLiteStore(url)
 
 
+class Question(msgspec.Struct):
+    """What a browser sends."""
+
+    conversation: str
+    request_id: str
+    text: str
+
+
 @dataclass
 class Service:
     """Answers questions in conversations. ``nursery`` has the turns, which outlive a request."""
@@ -71,13 +80,15 @@ class Service:
         The body is JSON, which a page of another site cannot send. A real service takes the id of
         the conversation from the user's session, and not from the browser.
         """
-        body = await request.get_json()
-        sender, receiver = trio.open_memory_channel[dict[str, str]](math.inf)  # one short answer
-        names = ("conversation", "request_id", "question")
-        if not isinstance(body, dict) or not all(isinstance(body.get(each), str) for each in names):
-            return Response("The body has no question.", 400)
+        if not request.is_json:
+            return Response("The body must be JSON.", 415)
         try:
-            await self.nursery.start(self.answer, sender, *(body[each] for each in names))
+            question = msgspec.json.decode(await request.get_data(), type=Question)
+        except msgspec.MsgspecError as error:
+            return Response(str(error), 400)
+        sender, receiver = trio.open_memory_channel[dict[str, str]](math.inf)  # one short answer
+        try:
+            await self.nursery.start(self.answer, sender, question)
         except ConversationBusy as busy:
             later = {"Retry-After": str(math.ceil(min(busy.seconds_left, WAIT)))}
             return Response("The conversation is answering.", 409, later)
@@ -93,9 +104,7 @@ class Service:
     async def answer(
         self,
         sender: trio.MemorySendChannel[dict[str, str]],
-        name: str,
-        request_id: str,
-        question: str,
+        question: Question,
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
@@ -110,7 +119,7 @@ class Service:
             try:
                 async with self.pool.durable_conversation(
                     self.backend,
-                    f"web-{name}",
+                    f"web-{question.conversation}",
                     wait=WAIT,
                     lease_seconds=self.lease,
                     model=self.model,
@@ -118,7 +127,9 @@ class Service:
                 ) as conversation:
                     is_owner = True
                     task_status.started()
-                    async with conversation.run_stream(question, request_id=request_id) as run:
+                    async with conversation.run_stream(
+                        question.text, request_id=question.request_id
+                    ) as run:
                         async for event in run:
                             if isinstance(event, OutputTextDelta):
                                 send(text=event.delta)
@@ -155,9 +166,12 @@ async def run_process(arguments: Namespace) -> None:
             async def page() -> str:
                 return PAGE
 
+            async def stop() -> None:
+                await anext(signals)
+
             app.add_url_rule("/", view_func=page)
             app.add_url_rule("/ask", view_func=service.ask, methods=["POST"])
-            await serve(app, config, shutdown_trigger=partial(anext, signals))
+            await serve(app, config, shutdown_trigger=stop)
 
 
 async def main(arguments: Namespace) -> None:

@@ -117,7 +117,7 @@ class WebService:
 
     async def ask(self, request_id: str, question: str, end: bytes = b"") -> str:
         """Send a question, and return the response."""
-        body = {"conversation": "a", "request_id": request_id, "question": question}
+        body = {"conversation": "a", "request_id": request_id, "text": question}
         return await self.send("/ask", json.dumps(body).encode(), end=end)
 
     async def ask_until_answered(self, request_id: str, question: str) -> list[dict[str, str]]:
@@ -189,8 +189,8 @@ async def test_web_continues_a_conversation_on_any_process(tmp_path: Path) -> No
         [again] = await service.ask_until_answered("1", "Hello")
         assert again["answer"] == 'Turn 1: you said "Hello".'
         assert "HTTP/1.1 400" in await service.send("/ask", b"{}")
-        question = b'{"conversation": "a", "request_id": "of another site", "question": "Hello"}'
-        assert "HTTP/1.1 400" in await service.send("/ask", question, "text/plain")
+        question = b'{"conversation": "a", "request_id": "of another site", "text": "Hello"}'
+        assert "HTTP/1.1 415" in await service.send("/ask", question, "text/plain")
 
 
 @needs_quart
