@@ -83,6 +83,15 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session
+def stores(session: nox.Session) -> None:
+    """Test the stores with real servers, and with workers that are killed: takes minutes."""
+    session.install("-e", ".[tests]")
+    sizes = os.environ.get("TRIO_RESPONSES_CHAOS", "8,50,2000,1")
+    run_tests = ("pytest", "-rs", "-s", "tests/stores", "tests/conversation/durable")
+    session.run(*run_tests, *session.posargs, env={"TRIO_RESPONSES_CHAOS": sizes})
+
+
+@nox.session
 def live(session: nox.Session) -> None:
     """Run the main paths with a real service: needs TRIO_RESPONSES_LIVE=1 and OPENAI_API_KEY."""
     session.install("-e", ".[tests]")

@@ -268,3 +268,17 @@ def test_the_x_axis_of_a_line_is_logarithmic() -> None:
 )
 def test_the_guard_has_a_margin_of_a_quarter(number: float, said: str) -> None:
     assert verdict(number, 100) == said
+
+
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+def test_a_conversation_writes_at_most_half_more_than_its_items(engine: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.stores", "--quick", "--only", "bytes"]
+        + ["--engines", engine],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    [row] = [line for line in done.stdout.splitlines() if line.startswith(f"| {engine} ")]
+    assert 1.0 < float(row.split("|")[4]) < 1.5

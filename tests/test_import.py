@@ -11,7 +11,9 @@ import pytest
 
 import trio_responses
 
-EXTRAS = frozenset({"coredis", "opentelemetry", "psycopg", "pytest", "python_socks", "rich", "shtab"})
+EXTRAS = frozenset(
+    {"coredis", "opentelemetry", "psycopg", "pytest", "python_socks", "rich", "shtab"}
+)
 SLOW = frozenset({"argparse", "asyncio", "http", "json", "unittest"})
 """Slow modules of the standard library that the import must not need."""
 

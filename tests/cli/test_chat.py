@@ -511,7 +511,7 @@ def test_responses_are_stored_by_the_server_only_with_the_option(
     prepare_server: PrepareServer, monkeypatch: Patch
 ) -> None:
     stored: list[bool] = []
-    for options in ([], ["--store"]):
+    for options in ([], ["--server-store"]):
         servers = prepare_server(lambda _: None)
         monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
         assert main(["chat", "--embedded", "--instructions", "Be brief.", *options]) == 0

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 pytest.importorskip("shtab")
 
-COMMANDS = ["chat", "ask", "probe", "serve", "record", "replay", "demo", "completion"]
+COMMANDS = [
+    *("chat", "ask", "probe", "serve", "record", "replay", "demo", "conversations", "completion"),
+]
 SHELLS = ["bash", "zsh", "fish"]
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 needs_fish = pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
@@ -78,6 +80,7 @@ def complete_in_fish(script: str, line: str, *, cwd: Path | None = None) -> list
         (["completion", ""], SHELLS),
         (["completion", "-"], ["-h", "--help", "--debug"]),
         (["completion", "f"], ["fish"]),
+        (["conversations", ""], ["list", "show", "export", "delete"]),
         (["ask", "--model", ""], []),
         (["--debug", "chat", "--em"], ["--embedded"]),
         (["chat", "--pre"], []),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, final, get_args
 
 from trio_responses._cli.ask import ask, record
 from trio_responses._cli.chat import chat
+from trio_responses._cli.conversations import conversations
 from trio_responses._cli.demo import demo
 from trio_responses._cli.probe import MODELS, probe
 from trio_responses._cli.running import FAILED, PROG, print_error
@@ -73,8 +74,9 @@ examples:
 """
 
 CHAT_HELP: Final = f"""\
-The history is kept in this process and survives a lost connection. In a terminal,
-answers are shown as Markdown if rich is installed: pip install "{PROG}[cli]".
+The history is kept in this process and survives a lost connection. With --store it is
+also saved after each turn, and the next chat with this store and key continues it. In a
+terminal, answers are shown as Markdown if rich is installed: pip install "{PROG}[cli]".
 Otherwise answers go to stdout as plain text, and everything else to stderr.
 
 during a chat:
@@ -94,6 +96,7 @@ examples:
       then ask "What time is it in Oslo?" or "What is 6 * 7?"
   {PROG} chat --instructions "Answer in one sentence"
   {PROG} chat --load yesterday.json
+  {PROG} chat --store chats.db --key work
   {PROG} chat --embedded --max-age 12
       see the connection replaced every ten seconds
   {PROG} chat --tools --record tools.jsonl
@@ -182,6 +185,23 @@ example:
   trio-responses demo
 """
 
+CONVERSATIONS_HELP: Final = f"""\
+A store is the path of an SQLite file, or a URL such as redis://localhost:6379/0 or
+postgresql://user@host/database. Other processes may use it meanwhile; a conversation
+that is open somewhere can be read, and who has it open notices its deletion.
+
+Exit codes: 0 for success; 1 for an error, also if a conversation does not exist; 2 for
+wrong usage.
+
+examples:
+  {PROG} chat --store chats.db --key work
+  {PROG} conversations list --store chats.db
+  {PROG} conversations show work --store chats.db
+  {PROG} conversations export work --store chats.db --file work.json
+  {PROG} chat --load work.json
+  {PROG} conversations delete work --store chats.db
+"""
+
 COMPLETION_HELP: Final = f"""\
 The script completes the commands, options and files of the installed version. It needs
 shtab: pip install "{PROG}[cli]".
@@ -233,6 +253,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_record,
         _add_replay,
         _add_demo,
+        _add_conversations,
         _add_completion,
     ):
         add(commands)
@@ -316,8 +337,12 @@ def _add_chat(commands: Any) -> None:
     parser.add_argument("--load", action=FileArgument, metavar="FILE", help=about)
     about = "show plain text, also in a terminal"
     parser.add_argument("--plain", action="store_true", help=about)
-    about = "let the server store the responses (default: only this process keeps the history)"
-    parser.add_argument("--store", action="store_true", help=about)
+    about = "keep the conversation in an SQLite file, or in Redis or PostgreSQL"
+    parser.add_argument("--store", metavar="PLACE", help=about)
+    about = "with --store: the name of the conversation (default: %(default)s)"
+    parser.add_argument("--key", metavar="NAME", default="chat", help=about)
+    about = "let the server store the responses (default: only the client keeps the history)"
+    parser.add_argument("--server-store", action="store_true", help=about)
     about = "with --embedded: close every socket after S seconds; it is replaced shortly before"
     parser.add_argument("--max-age", metavar="S", type=_seconds, help=about)
     _add_recording(parser)
@@ -379,6 +404,32 @@ def _add_replay(commands: Any) -> None:
 def _add_demo(commands: Any) -> None:
     about = "show what the library does, step by step"
     _add_transport(_add_command(commands, demo, about, DEMO_HELP))
+
+
+def _add_conversations(commands: Any) -> None:
+    about = "list, show, export or delete the conversations of a store"
+    parser = _add_command(commands, conversations, about, CONVERSATIONS_HELP)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    about = "an SQLite file, or the URL of Redis or PostgreSQL"
+
+    def add(name: str, help: str, names: str | int | None) -> argparse.ArgumentParser:  # noqa: A002
+        action: argparse.ArgumentParser = actions.add_parser(
+            name, help=help, description=f"{help[0].upper()}{help[1:]}."
+        )
+        if names is not None:
+            of = "the name of a conversation"
+            action.add_argument("names", metavar="NAME", nargs=names, help=of)
+        action.add_argument("--store", metavar="PLACE", required=True, help=about)
+        return action
+
+    listing = add("list", "list conversations, with size and time of the last change", None)
+    listing.add_argument("--prefix", default="", help="how their names begin")
+    listing.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add("show", "print the messages and calls of conversations", "+")
+    exporting = add("export", "write a conversation as a file for chat --load", 1)
+    about_file = "the new file (default: stdout)"
+    exporting.add_argument("--file", action=FileArgument, metavar="FILE", help=about_file)
+    add("delete", "delete conversations for ever", "+")
 
 
 def _add_completion(commands: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
@@ -26,6 +26,7 @@ from trio_responses import (
 )
 from trio_responses._cli.ask import replace_surrogates, response_notes
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools
+from trio_responses._cli.conversations import open_store
 from trio_responses._cli.files import decoding, read_file, write_file
 from trio_responses._cli.recording import record_into
 from trio_responses._cli.renderer import PlainRenderer
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from trio_responses._cli.server_choice import ServerChoice
     from trio_responses._conversation.run import RunEvent, RunStream
     from trio_responses._tools.namespace import ToolLike
+    from trio_responses.stores import ConversationStore
     from trio_responses.typing import ConversationParams, Event
 
 __all__ = ["Chat", "LineReader", "TextLineReader", "chat", "choose_renderer"]
@@ -66,6 +68,10 @@ COMMANDS: Final = """\
 /help       show this list
 /quit       leave; the end of the input does the same
 Ctrl-C      cancel the answer in progress; without one, leave"""
+LOAD_AT_START: Final = (
+    "this conversation is kept in a store: to load a file, leave, and start again with --load FILE"
+    " and another --key"
+)
 MAX_SHOWN: Final = 300
 """Characters of a tool's arguments or output that are shown."""
 READ_SIZE: Final = 65536
@@ -86,7 +92,7 @@ def chat(arguments: argparse.Namespace) -> int:
     renderer = choose_renderer(
         sys.stdout, sys.stderr, interactive=sys.stdin.isatty(), plain=arguments.plain
     )
-    settings = {"model": arguments.model, "store": arguments.store}
+    settings = {"model": arguments.model, "store": arguments.server_store}
     if arguments.instructions is not None:
         settings["instructions"] = replace_surrogates(arguments.instructions)
     with record_into(arguments.record, force=arguments.force) as instruments:
@@ -104,6 +110,8 @@ def chat(arguments: argparse.Namespace) -> int:
             settings,
             tools=CHAT_TOOLS if arguments.tools else (),
             checkpoint=arguments.load,
+            place=arguments.store,
+            key=arguments.key,
         )
         return run(command)
 
@@ -135,13 +143,25 @@ async def _chat(
     *,
     tools: Sequence[ToolLike],
     checkpoint: str | None,
+    place: str | None,
+    key: str,
 ) -> int:
     async with (
         opening as server,
         server.connect() as connection,
         AsyncExitStack() as stack,
     ):
-        session = Chat(connection, renderer, settings, tools=tools, stack=stack)
+        stored_as = None
+        if place is not None:
+            stored_as = await stack.enter_async_context(open_store(place, create=True)), key
+        session = Chat(
+            connection,
+            renderer,
+            settings,
+            tools=tools,
+            stack=stack,
+            stored_as=stored_as,
+        )
         await session.start(checkpoint)
         way = " over HTTP" if connection.statistics().transport == "http" else ""
         note = f"connected to {server.endpoint.host}{way}; /help lists the commands"
@@ -168,6 +188,7 @@ class Chat:
     :param settings: the settings of a new conversation.
     :param tools: the tools that the model may call.
     :param stack: closes the conversation when its block ends.
+    :param stored_as: the store that keeps the conversation, and its id there.
     """
 
     def __init__(
@@ -178,12 +199,14 @@ class Chat:
         *,
         tools: Sequence[ToolLike] = (),
         stack: AsyncExitStack,
+        stored_as: tuple[ConversationStore, str] | None = None,
     ) -> None:
         self._connection = connection
         self._renderer = renderer
         self._settings = settings
         self._tools = tools
         self._outer_stack = stack
+        self._stored_as = stored_as
         self._conversation_stack = AsyncExitStack()
         """Closes the current conversation, when another one is loaded."""
         self._conversation: Conversation | None = None
@@ -211,23 +234,29 @@ class Chat:
         :raises OSError: when the file cannot be read.
         :raises ConfigurationError: when the file has no saved conversation.
         """
-        stack = AsyncExitStack()
-        if checkpoint is None:
-            opening = self._connection.conversation(**self._settings)
-            conversation = await stack.enter_async_context(opening)
-        else:
+        stack, saved = AsyncExitStack(), None
+        if checkpoint is not None:
             # A thread that reads from a pipe cannot be cancelled, and Ctrl-C has to end the chat.
             saved = await trio.to_thread.run_sync(read_file, checkpoint, abandon_on_cancel=True)
-            with decoding(checkpoint, "a saved conversation"):
-                opening = self._connection.restore_conversation(saved)
-                conversation = await stack.enter_async_context(opening)
-                note = f"{len(conversation.items)} items loaded from {checkpoint}"
-            self._renderer.show_line("note", note)
+        with decoding(checkpoint, "a saved conversation") if checkpoint else nullcontext():
+            conversation = await stack.enter_async_context(self._open_conversation(saved))
+        if self._stored_as is not None or checkpoint is not None:
+            place = checkpoint or "the store"
+            self._renderer.show_line("note", f"{len(conversation.items)} items loaded from {place}")
         self._conversation = conversation
         self._own_file = checkpoint
         await self._conversation_stack.aclose()
         self._conversation_stack = stack
         self._outer_stack.push_async_callback(stack.aclose)  # closing twice does nothing
+
+    def _open_conversation(self, saved: bytes | None) -> AbstractAsyncContextManager[Conversation]:
+        if self._stored_as is not None:
+            return self._connection.durable_conversation(
+                *self._stored_as, checkpoint=saved, **self._settings
+            )
+        if saved is not None:
+            return self._connection.restore_conversation(saved)
+        return self._connection.conversation(**self._settings)
 
     async def run(self, lines: LineReader, interrupts: AsyncIterator[int]) -> int:
         """Run the chat until the end of the input, and return the exit code.
@@ -354,6 +383,8 @@ class Chat:
                 self._renderer.show_line("note", COMMANDS)
             case (("/save" | "/load"), ""):
                 self._renderer.show_line("error", f"{name} needs the name of a file: {name} FILE")
+            case "/load", _ if self._stored_as is not None:
+                self._renderer.show_line("error", LOAD_AT_START)
             case "/save", path:
                 await self._run_file_command(self._save, path)
             case "/load", path:

@@ -61,6 +61,10 @@ OPTIONS: Final = {
     'transport="http" needs': "--transport http needs",
     "the base URL is wrong": "--base-url is wrong",
     "pass the return value of conversation.checkpoint()": "choose a file that /save has written",
+    "pass wait= to wait for it": "leave the other chat first",
+    "leave out checkpoint= to continue from the store, or delete the conversation from it first": (
+        "leave out --load to continue from the store, or choose another --key"
+    ),
     "choose a file that Recorder has written": "choose a file that record or --record has written",
 }
 """What a user of the command line can do, by what a program would do, in error messages."""

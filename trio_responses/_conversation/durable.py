@@ -250,7 +250,7 @@ class DurableBlock:
                 await self._save()
             except StoreError as failure:
                 if failure is not error:
-                    error.add_note(f"the end of the conversation was not saved: {failure}")
+                    error.add_note(f"the latest change was not saved: {failure}")
             raise
         await self._save()
 

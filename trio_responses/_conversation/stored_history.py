@@ -67,7 +67,7 @@ class StoredHistory:
     def apply(self, number: int, data: bytes) -> None:
         """Apply the next record.
 
-        :raises UnsupportedRecord: if a later release wrote the record.
+        :raises UnsupportedVersion: if a later release wrote the record.
         :raises StoreError: if the record is damaged.
         """
         place = place_of(self._conversation_id, number)

@@ -31,7 +31,7 @@ from trio_responses.stores import (
     Record,
     StoreError,
     StoreUnavailable,
-    UnsupportedRecord,
+    UnsupportedVersion,
 )
 from trio_responses.testing import Call, Fail, ResponsesServer
 
@@ -383,8 +383,8 @@ async def test_a_checkpoint_begins_a_conversation_and_does_not_replace_a_newer_o
 @pytest.mark.parametrize(
     ("data", "kind", "words"),
     [
-        (b'{"type":"turn","version":2}', UnsupportedRecord, "a later release wrote"),
-        (b'{"type":"vote"}', UnsupportedRecord, "a later release wrote"),
+        (b'{"type":"turn","version":2}', UnsupportedVersion, "a later release wrote"),
+        (b'{"type":"vote"}', UnsupportedVersion, "a later release wrote"),
         (b'{"type":"base","version":1,"checkpoint":{"version":9}}', StoreError, "damaged"),
         (b'{"type":"turn"}', StoreError, "damaged"),
         (b"{", StoreError, "damaged"),

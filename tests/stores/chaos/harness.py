@@ -22,10 +22,12 @@ import trio
 
 from tests.stores.chaos.worker import LEASE_SECONDS, make_store
 from trio_responses._conversation.stored_history import read_history
-from trio_responses.testing import Answer, Call, Request, ResponsesServer, open_test_server
+from trio_responses.testing import Call, open_test_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from trio_responses.testing import Answer, Request, ResponsesServer
 
 ROOT = Path(__file__).parents[3]
 HANG_GUARD = 1800.0
@@ -90,7 +92,7 @@ class Chaos:
         self.report = Report()
         self.ledger = folder / "ledger"
         self._store_url = store_url
-        self._random = random.Random(plan.seed)
+        self._random = random.Random(plan.seed)  # noqa: S311 - no secret
         self._workers: list[Worker] = []
         self._next = dict.fromkeys((f"c{n}" for n in range(plan.conversations)), 0)
         """The number of jobs of each conversation that are done."""

@@ -4,8 +4,6 @@ The suite has a small run with SQLite. ``nox -s stores`` has the large ones with
 """
 
 import os
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -48,9 +46,7 @@ async def test_conversations_in_redis_survive(tmp_path: Path) -> None:
 
 
 @large
-async def test_conversations_in_postgres_survive(
-    tmp_path: Path, postgres: PostgresServer
-) -> None:
+async def test_conversations_in_postgres_survive(tmp_path: Path, postgres: PostgresServer) -> None:
     def restart() -> None:
         postgres.stop()
         postgres.start()

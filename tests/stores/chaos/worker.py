@@ -12,21 +12,22 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from trio_responses import (
-    ResponsesConnection,
     ResponsesError,
-    ToolContext,
+    ToolContext,  # noqa: TC001 - the tool's schema reads the annotations
     function_tool,
     open_responses,
 )
-from trio_responses.stores import ConversationStore, PostgresStore, RedisStore, SQLiteStore
+from trio_responses.stores import PostgresStore, RedisStore, SQLiteStore
 
 if TYPE_CHECKING:
+    from trio_responses import FunctionTool, ResponsesConnection
     from trio_responses._stores.base import StoreBase
+    from trio_responses.stores import ConversationStore
 
 LEASE_SECONDS = 3.0
 TIMEOUT = 2.0
@@ -41,7 +42,7 @@ def make_store(url: str) -> StoreBase:
     return SQLiteStore(url, timeout=TIMEOUT)
 
 
-def make_tool(ledger: int):  # noqa: ANN201 - a function tool
+def make_tool(ledger: int) -> FunctionTool[..., Any]:
     """Return the tool, which writes each call in the ledger before it does its work."""
 
     @function_tool
@@ -57,7 +58,7 @@ async def run_job(
     connection: ResponsesConnection, store: ConversationStore, ledger: int, job: str
 ) -> None:
     """Run one job, and report its end."""
-    conversation_id = job.split()[0]
+    conversation_id = job.split(maxsplit=1)[0]
     try:
         async with connection.durable_conversation(
             store,
@@ -88,16 +89,15 @@ async def main(url: str, base_url: str, ledger_path: str) -> None:
             logging=False,
         ) as connection,
         trio.open_nursery() as nursery,
+        trio.lowlevel.FdStream(os.dup(0)) as lines,
     ):
-        async with trio.lowlevel.FdStream(os.dup(0)) as lines:
-            buffer = b""
-            async for data in lines:
-                *jobs, buffer = (buffer + data).split(b"\n")
-                for job in jobs:
-                    nursery.start_soon(
-                        partial(run_job, connection, store, ledger, job.decode())
-                    )
+        buffer = b""
+        async for data in lines:
+            *jobs, buffer = (buffer + data).split(b"\n")
+            for job in jobs:
+                nursery.start_soon(partial(run_job, connection, store, ledger, job.decode()))
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+    _, store_url, server_url, ledger_file = sys.argv
+    trio.run(main, store_url, server_url, ledger_file)
