@@ -160,8 +160,11 @@ async def web_service(folder: Path, *arguments: str) -> AsyncGenerator[WebServic
             process.terminate()
             assert await process.wait() == 0
         finally:
-            process.kill()
             with trio.CancelScope(shield=True):
+                process.terminate()  # it ends its processes
+                with trio.move_on_after(30):
+                    await process.wait()
+                process.kill()
                 await process.wait()
                 await process.stdout.aclose()
 
