@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import socket
+import subprocess
+import sys
 import threading
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -22,8 +25,8 @@ from trio_responses._protocol.sse import EventReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 BURST = workloads.COMPARED[0]
 HISTORY = workloads.GROWTHS[0]
 
@@ -268,3 +271,17 @@ def test_the_x_axis_of_a_line_is_logarithmic() -> None:
 )
 def test_the_guard_has_a_margin_of_a_quarter(number: float, said: str) -> None:
     assert verdict(number, 100) == said
+
+
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+def test_a_conversation_writes_at_most_half_more_than_its_items(engine: str) -> None:
+    options = ["--quick", "--only", "bytes", "--engines", engine]
+    done = subprocess.run(  # noqa: S603 - the benchmarks of this repository
+        [sys.executable, "-m", "benchmarks.stores", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    [row] = [line for line in done.stdout.splitlines() if line.startswith(f"| {engine} ")]
+    assert 1.0 < float(row.split("|")[4]) < 1.5

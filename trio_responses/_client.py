@@ -237,37 +237,39 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             ):
                 response = await chat.run("Where is my parcel?", request_id=job.id)
 
-        The conversation goes on where it was left, in any process on any machine that reaches the
-        store. It is saved after each turn. The start of a call is saved before the call runs, and
-        its output after it, so that no other process starts the call again. Forks are durable, too.
+        Any process that can reach the store can continue the conversation. It is saved after each
+        turn. The start of a call is saved before the call runs, and its output when it has
+        returned, so that no other process starts the call again. Forks are durable, too.
 
-        Nobody else can open the conversation during the block. This process holds a lease, and
-        renews it. If the process is paused or cut off from the store for longer than the lease,
-        another one may take over; the block is cancelled then, and raises `LeaseLost`. What is not
-        saved at the end of the block is saved then, within the timeout of the store, also if the
-        block is cancelled. docs/durable-conversations.md says more.
+        The block owns the conversation: it holds a lease, and renews it. If the process is paused
+        or cut off from the store for longer than the lease, the lease may be lost to another owner;
+        the block is then cancelled, and raises `LeaseLost`. The end of the block saves what could
+        not be saved before, within the timeout of the store, also if the block is cancelled. See
+        docs/durable-conversations.md.
 
         :param backend: a store of `trio_responses.stores`, or one of your own.
         :param conversation_id: the name of the conversation in the store, at most 512 characters.
         :param wait: how many seconds to wait if another owner has the conversation.
-        :param lease_seconds: the length of the lease. A conversation whose owner was killed can be
-            opened again after so many seconds. At least 1, and several times the time that the
-            store needs for a call.
+        :param lease_seconds: the length of the lease, at least 1: how long a conversation whose
+            owner was killed cannot be opened. Choose several times the duration of a call of the
+            store.
         :param on_interrupted_call: what happens to a call that an earlier owner has started and not
             finished: ``"report"`` tells the model that the call may have run; ``"rerun"`` lets the
             next run start it again; an async function, which is called with the call, returns one
-            of these words, or the output item of the call.
-        :param checkpoint: the return value of ``conversation.checkpoint()``, to begin with where
-            the store has no conversation with this id. Where the store has one, the checkpoint
-            has to be a newer state of it.
-        :param params: the parameters that hold for every turn, as for `conversation`. They take the
-            place of the saved ones. Functions and secrets of tools are not saved: pass ``tools``
-            each time.
+            of these words, or the output item of the call. Calls that are interrupted during the
+            block are reported; see ``repeat_interrupted`` of ``run()``.
+        :param checkpoint: the return value of ``conversation.checkpoint()``, with which a
+            conversation begins that the store does not have. One that the store has is replaced,
+            unless its revision is later.
+        :param params: the parameters that hold for every turn, as for `conversation`. They replace
+            the saved ones, and are saved. Functions and secrets of tools are not saved: pass
+            ``tools`` each time.
         :raises ConversationBusy: when another owner still has the conversation after ``wait``.
         :raises LeaseLost: when the lease was lost during the block.
-        :raises StoreUnavailable: when the store cannot be reached.
-        :raises OutdatedCheckpoint: when the store has a newer state than the checkpoint.
-        :raises StoreError: when what the store has cannot be read.
+        :raises StoreUnavailable: when the store cannot be reached, also at the end of the block.
+        :raises OutdatedCheckpoint: when the store has a later revision than the checkpoint, or the
+            checkpoint is of another conversation.
+        :raises StoreError: when the store has records that cannot be read.
         :raises ConfigurationError: for options that cannot work.
         """
         check_params(params, of="durable_conversation()", allowed=ConversationParams)

@@ -800,8 +800,8 @@ class MaxRoundsExceeded(ResponsesError):
 
     def __init__(self, rounds: int, response: Response) -> None:
         super().__init__(
-            f"after {rounds} rounds the model still calls tools: raise max_rounds, or start another"
-            " run, which answers these calls first"
+            f"the model still calls tools in the last of {rounds} rounds (max_rounds): raise it, or"
+            " start another run, which answers these calls first"
         )
         self.rounds = rounds
         self.response = response

@@ -15,16 +15,16 @@ from trio_responses._stores.errors import (
     ConversationTooLarge,
     LeaseLost,
     OutdatedCheckpoint,
-    RequestInterrupted,
+    RequestSuperseded,
     StoreError,
     StoreUnavailable,
-    UnsupportedRecord,
+    UnsupportedVersion,
 )
 from trio_responses._stores.interface import (
+    ConversationInfo,
     ConversationStore,
     Lease,
     Record,
-    StoredConversation,
 )
 from trio_responses._stores.memory import MemoryStore
 from trio_responses._stores.postgres import PostgresStore
@@ -33,6 +33,7 @@ from trio_responses._stores.sqlite import SQLiteStore
 
 __all__ = [
     "ConversationBusy",
+    "ConversationInfo",
     "ConversationStore",
     "ConversationTooLarge",
     "Lease",
@@ -42,10 +43,9 @@ __all__ = [
     "PostgresStore",
     "Record",
     "RedisStore",
-    "RequestInterrupted",
+    "RequestSuperseded",
     "SQLiteStore",
     "StoreError",
     "StoreUnavailable",
-    "StoredConversation",
-    "UnsupportedRecord",
+    "UnsupportedVersion",
 ]

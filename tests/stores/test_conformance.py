@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import trio
 
+from tests.stores.redis_server import needs_redis, open_redis_server
 from tests.stores.sql_stores import open_postgres_store, open_sqlite_store
 from tests.testing.driver import NO_WAITING
 from trio_responses._stores.memory import _Conversation
@@ -23,6 +24,7 @@ from trio_responses.stores import (
     LeaseLost,
     MemoryStore,
     Record,
+    RedisStore,
     StoreError,
 )
 from trio_responses.testing import check_store
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.stores.postgres_server import PostgresServer
-    from trio_responses.stores import StoredConversation
+    from trio_responses.stores import ConversationInfo
 
 StoreMaker: TypeAlias = Callable[[], AbstractAsyncContextManager[ConversationStore]]
 Methods: TypeAlias = Mapping[str, Any]
@@ -66,10 +68,17 @@ async def use_postgres(request: pytest.FixtureRequest) -> AsyncGenerator[StoreMa
     yield partial(open_postgres_store, server, schema=schema, **LIMITS)
 
 
+@asynccontextmanager
+async def use_redis(_request: pytest.FixtureRequest) -> AsyncGenerator[StoreMaker]:
+    async with open_redis_server() as server:
+        yield partial(RedisStore, server.url, **LIMITS)
+
+
 STORES = [
     pytest.param(open_memory_store, id="MemoryStore", marks=NO_WAITING),
     pytest.param(use_sqlite, id="SQLiteStore"),
     pytest.param(use_postgres, id="PostgresStore"),
+    pytest.param(use_redis, id="RedisStore", marks=needs_redis),
 ]
 """For each store, a function that takes the fixture ``request`` and opens the engine."""
 
@@ -384,11 +393,11 @@ async def read_without_keys(
 
 
 def list_with(
-    change: Callable[[MemoryStore, str, str, int], list[StoredConversation]],
+    change: Callable[[MemoryStore, str, str, int], list[ConversationInfo]],
 ) -> Callable[..., Any]:
     async def list_changed(
         self: MemoryStore, prefix: str, after: str, limit: int
-    ) -> Sequence[StoredConversation]:
+    ) -> Sequence[ConversationInfo]:
         return change(self, prefix, after, limit)
 
     return list_changed
@@ -399,7 +408,7 @@ def everything(
     prefix: str = "",
     after: str = "",
     order: Callable[[str], Any] = str,
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     return [
         store._describe(found)
         for name, found in sorted(store._conversations.items(), key=lambda item: order(item[0]))
@@ -409,20 +418,20 @@ def everything(
 
 def list_unsorted(
     store: MemoryStore, prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     found = everything(store, prefix, after)
     return found[::-1][:limit]
 
 
 def list_without_prefix(
     store: MemoryStore, _prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     return everything(store, after=after)[:limit]
 
 
 def list_by_pattern(
     store: MemoryStore, prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     found = everything(store, after=after)
     pattern = f"{prefix}*"
     return [each for each in found if fnmatch.fnmatchcase(each.conversation_id, pattern)][:limit]
@@ -430,49 +439,49 @@ def list_by_pattern(
 
 def list_as_utf_16(
     store: MemoryStore, prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     return everything(store, prefix, after, lambda name: name.encode("utf-16-be"))[:limit]
 
 
 def list_regardless_of_case(
     store: MemoryStore, prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     return everything(store, prefix, after, str.casefold)[:limit]
 
 
 def list_without_limit(
     store: MemoryStore, prefix: str, after: str, _limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     return everything(store, prefix, after)
 
 
 def list_from_after(
     store: MemoryStore, prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     found = everything(store, prefix)
     return [each for each in found if each.conversation_id >= after][:limit]
 
 
 def list_of_empty_ones(
     store: MemoryStore, prefix: str, after: str, limit: int
-) -> list[StoredConversation]:
+) -> list[ConversationInfo]:
     names = sorted(name for name in store._conversations if name.startswith(prefix))
     return [store._describe(store._conversations[name]) for name in names if name > after][:limit]
 
 
-async def get_empty_ones(self: MemoryStore, conversation_id: str) -> StoredConversation | None:
+async def get_empty_ones(self: MemoryStore, conversation_id: str) -> ConversationInfo | None:
     found = self._conversations.get(conversation_id)
     return self._describe(found) if found is not None else None
 
 
-async def get_milliseconds(self: MemoryStore, conversation_id: str) -> StoredConversation | None:
+async def get_milliseconds(self: MemoryStore, conversation_id: str) -> ConversationInfo | None:
     found = await MemoryStore._get(self, conversation_id)
     return found and msgspec.structs.replace(found, created_at=1000 * found.created_at)
 
 
 async def get_the_count_of_kept_ones(
     self: MemoryStore, conversation_id: str
-) -> StoredConversation | None:
+) -> ConversationInfo | None:
     found = await MemoryStore._get(self, conversation_id)
     count = len(self._conversations[conversation_id].records) if found is not None else 0
     return found and msgspec.structs.replace(found, length=count)
@@ -542,7 +551,7 @@ async def append_any_base(
     await self._call("append", lambda: self._append(lease, position, tuple(records), base))
 
 
-async def get_any_id(self: MemoryStore, conversation_id: str) -> StoredConversation | None:
+async def get_any_id(self: MemoryStore, conversation_id: str) -> ConversationInfo | None:
     return await self._call("get", lambda: self._get(conversation_id))
 
 

@@ -71,15 +71,16 @@ async def test_a_server_that_is_away_is_unavailable(postgres: PostgresServer) ->
         with pytest.raises(
             StoreUnavailable, match=r"did not complete open.*PostgreSQL: connection"
         ):
-            async with open_postgres_store(postgres, timeout=0.3):
+            async with open_postgres_store(postgres, timeout=2):
                 pass
     finally:
         postgres.start()
 
 
 async def test_a_server_that_does_not_answer_is_unavailable(postgres: PostgresServer) -> None:
-    async with open_postgres_store(postgres, timeout=0.3) as store:
+    async with open_postgres_store(postgres, timeout=A_LONG_TIME) as store:
         lease = await start(store)
+        store.timeout = 0.3
         with postgres.paused(), pytest.raises(StoreUnavailable):
             await store.append(lease, 1, [Record(b"1")])
         store.timeout = A_LONG_TIME
@@ -127,7 +128,7 @@ async def test_the_server_ends_the_transaction_of_a_paused_process(
 ) -> None:
     """Its row is free after one attempt, and what it had not committed has no effect."""
     is_paused, go_on = Event(), Event()
-    store = open_postgres_store(postgres, timeout=0.6)
+    store = open_postgres_store(postgres, timeout=6)
     async with store, open_postgres_store(postgres, schema=store._schema, timeout=1000) as other:
         lease = await start(store)
 

@@ -20,6 +20,7 @@ import trustme
 from tests.stores.redis_server import needs_redis, open_proxy, open_redis_server
 from trio_responses import ConfigurationError
 from trio_responses._stores import redis as redis_module
+from trio_responses._stores.base import EngineError
 from trio_responses.stores import (
     ConversationBusy,
     ConversationTooLarge,
@@ -28,7 +29,7 @@ from trio_responses.stores import (
     RedisStore,
     StoreError,
     StoreUnavailable,
-    UnsupportedRecord,
+    UnsupportedVersion,
 )
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ async def test_eviction_of_keys_that_expire_does_not_matter_without_expiry() -> 
 
 async def test_data_of_a_later_release_is_refused(server: RedisServer) -> None:
     await server.command("set", "trio-responses:version", 2)
-    with pytest.raises(UnsupportedRecord) as caught:
+    with pytest.raises(UnsupportedVersion) as caught:
         await open_and_close(RedisStore(server.url))
     assert caught.value.version == 2
 
@@ -213,18 +214,14 @@ async def test_tls_checks_the_certificate(
         (f"nobody:{QUOTED}@", False),
     ],
 )
-async def test_wrong_credentials_are_a_configuration_error(
-    credentials: str, *, accepted: bool
-) -> None:
+async def test_wrong_credentials_are_a_store_error(credentials: str, *, accepted: bool) -> None:
     async with open_redis_server("--requirepass", PASSWORD) as server:
         store = RedisStore(server.url.replace("unix://", f"unix://{credentials}"))
         if accepted:
             async with store:
                 await save(store, "work", b"1")
         else:
-            with pytest.raises(
-                ConfigurationError, match="Redis refuses the user or pass"
-            ) as caught:
+            with pytest.raises(StoreError, match="Redis refuses the user or pass") as caught:
                 await open_and_close(store)
             assert "secret" not in repr(caught.value)
 
@@ -232,7 +229,7 @@ async def test_wrong_credentials_are_a_configuration_error(
 async def test_a_user_without_the_rights_gets_an_error_at_once(server: RedisServer) -> None:
     await server.command("acl", "setuser", "reader", "on", f">{PASSWORD}", "~*", "+@read", "+info")
     url = server.url.replace("unix://", f"unix://reader:{QUOTED}@")
-    with pytest.raises(ConfigurationError, match="may not do what is needed"):
+    with pytest.raises(StoreError, match="may not do what is needed"):
         await open_and_close(RedisStore(url))
 
 
@@ -733,3 +730,10 @@ async def test_a_store_is_opened_again_after_its_block(server: RedisServer) -> N
             await save(store, "work", b"1")
             with pytest.raises(RuntimeError, match="open already"):
                 await store.__aenter__()
+
+
+def test_a_server_that_loads_its_data_is_asked_again() -> None:
+    """While Redis reads its append-only file, it reports that it has none."""
+    store = RedisStore("redis://localhost")
+    with pytest.raises(EngineError, match="loads its data"):
+        store._check_durability({"aof_enabled": "0", "loading": "1"})

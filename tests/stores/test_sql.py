@@ -24,7 +24,7 @@ from trio_responses.stores import (
     LeaseLost,
     Record,
     StoreError,
-    UnsupportedRecord,
+    UnsupportedVersion,
 )
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ async def test_tables_of_a_later_version_are_refused(open_store: OpenStore) -> N
     async with open_store() as store:
         await save(store, "a", "x")
         await run_sql(store, "UPDATE {schema} SET version = version + 1")
-    with pytest.raises(UnsupportedRecord, match="upgrade trio-responses") as caught:
+    with pytest.raises(UnsupportedVersion, match="upgrade trio-responses") as caught:
         async with open_store():
             pass
     assert caught.value.version == sql.VERSION + 1

@@ -91,7 +91,8 @@ async def test_a_file_that_is_no_database_is_an_error_at_once(tmp_path: Path) ->
 
 
 async def test_a_file_that_was_removed_is_not_created_again(tmp_path: Path) -> None:
-    async with open_sqlite_store(tmp_path, timeout=0.3) as store:
+    async with open_sqlite_store(tmp_path) as store:
+        store.timeout = 0.3
         store._readers._close_idle()
         for each in files(tmp_path):
             each.unlink()
@@ -103,7 +104,7 @@ async def test_a_file_that_was_removed_is_not_created_again(tmp_path: Path) -> N
 async def test_a_process_that_is_paused_in_a_transaction_holds_up_who_writes(
     tmp_path: Path,
 ) -> None:
-    async with open_sqlite_store(tmp_path, timeout=0.3) as store:
+    async with open_sqlite_store(tmp_path, timeout=6) as store:
         lease = await store.acquire("mine", "owner", seconds=1000)
         await store.append(lease, 0, [Record(b"0")])
         with other_process(store, "stop_in_transaction") as process:
@@ -195,3 +196,9 @@ async def test_no_call_reads_a_table_from_its_beginning(
         steps = await store._readers.run(explain)
     assert len(steps) > 10
     assert [step for step in steps if re.match(r"SCAN (?!\d+ CONSTANT)", step)] == []
+
+
+async def test_a_folder_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="Is a directory"):
+        async with SQLiteStore(tmp_path):
+            pass

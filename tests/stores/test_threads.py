@@ -88,6 +88,7 @@ async def test_a_connection_is_used_again() -> None:
     assert await threads.workers.run(Connection.use) is first
     await threads.workers.close(A_LONG_TIME)
     assert [each.is_closed for each in threads.made] == [True]
+    assert not first.was_stopped
 
 
 async def test_an_abandoned_thread_keeps_its_connection_until_it_ends() -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from trio_responses._conversation.stored_history import StoredHistory
     from trio_responses._stores.base import StoreBase
-    from trio_responses.stores import ConversationStore, StoredConversation
+    from trio_responses.stores import ConversationInfo, ConversationStore
     from trio_responses.types import OutputItem
 
 __all__ = ["conversations", "make_store", "open_store"]
@@ -102,7 +102,7 @@ async def _list(store: ConversationStore, *, prefix: str, as_json: bool) -> int:
     return 0
 
 
-def _describe(stored: StoredConversation, *, as_json: bool) -> str:
+def _describe(stored: ConversationInfo, *, as_json: bool) -> str:
     """Return a line about a conversation: its id last, since it may have spaces."""
     if as_json:
         return msgspec.json.encode(stored).decode()

@@ -295,8 +295,8 @@ class Conversation:
 
         If cancelled, the remaining events are discarded, and the history does not change.
 
-        :param request_id: in a durable conversation, a name for this request, so that it can be
-            repeated: with the same id and input, the Response is answered from the store.
+        :param request_id: in a durable conversation, an id for this request. If the request has
+            ended, repeating it with the same id and input returns its Response from the store.
         :raises ConfigurationError: for a ``request_id`` in another conversation, and one that was
             used with another input.
         :raises ResponsesError: as ``connection.create`` does; the history does not change.
@@ -418,8 +418,8 @@ class Conversation:
         :param input: as for `stream`. If it is empty, the run continues where the last one
             stopped: with the input of that run if its first turn did not end well, else with the
             calls that it left. An input with a ``request_id`` is sent again only with this id.
-        :param request_id: as for `run`. The run yields no event for what an earlier attempt has
-            brought; if this has ended, it yields none at all.
+        :param request_id: as for `run`. The turns and calls of an interrupted attempt yield no
+            events again. A request that has ended yields no events.
         :param handlers: called for the calls that no function of ``tools`` answers: by the type of
             the call, such as ``"computer_call"``, or by the name of a custom tool or a function,
             with its namespace if it has one: ``"crm.find"``.
@@ -558,11 +558,11 @@ class Conversation:
         call is returned: send its output in the next run. The parameters are those of
         `run_stream`. If cancelled, the tools are cancelled, and the next run continues.
 
-        :param request_id: in a durable conversation, a name for this request, so that it can be
-            repeated with the same id and input. If it has ended, its Response is answered from the
-            store. If it was interrupted, the run goes on where it stopped, and its input is not
-            added again. A request with another id ends it, as interrupted.
-        :raises RequestInterrupted: when the request was interrupted, and other turns have followed.
+        :param request_id: in a durable conversation, an id for this request. Repeating it with the
+            same id and input returns its Response from the store if it has ended. If it was
+            interrupted, the run continues where it stopped, and the input is not added again.
+        :raises RequestSuperseded: when the request was interrupted, and another turn has ended
+            since, also that of a run without an id.
         :raises ConfigurationError: for a ``request_id`` in another conversation, and one that was
             used with another input.
         :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
@@ -791,7 +791,8 @@ class Conversation:
         new history: cancelled meanwhile, it is saved with the next change.
 
         :raises TypeError: for a value that has no JSON form.
-        :raises StoreError: when a durable conversation cannot be saved.
+        :raises StoreError: when a durable conversation cannot be saved. The history is replaced
+            then, and the next save writes it.
         """
         new = raw_input(items)
         await trio.lowlevel.checkpoint()
@@ -806,7 +807,8 @@ class Conversation:
         A checkpoint; if cancelled, the history does not change. A durable conversation saves the
         change, as `replace_history` does.
 
-        :raises StoreError: when a durable conversation cannot be saved.
+        :raises StoreError: when a durable conversation cannot be saved. The history is empty then,
+            and the next save says so.
         """
         await trio.lowlevel.checkpoint()
         self._history.replace(RawItems())

@@ -135,7 +135,7 @@ async def open_durable(
                 journal.record_settings()
             await _decide_interrupted_calls(read.history, options.on_interrupted_call)
             await journal.save()
-            async with _ending(block.save, "the end of the conversation was not saved"):
+            async with _ending(block.save, "the latest change was not saved"):
                 yield conversation
         nursery.cancel_scope.cancel()
     block.check()
@@ -260,7 +260,8 @@ class DurableBlock:
             journal.record_replacement()
             await journal.save()
         except BaseException:
-            del self._journals[keeper]
+            if keeper.error is None:  # or else the block was cancelled, and `check` says why
+                del self._journals[keeper]
             # The exception above is raised: the lease ends by itself if this fails, too.
             with trio.move_on_after(self._seconds, shield=True), suppress(Exception):
                 await keeper.release()
@@ -274,7 +275,7 @@ class DurableBlock:
         """
         failures: list[Exception] = []
         with trio.move_on_after(self._seconds, shield=True) as scope:
-            for journal in self._journals.values():
+            for journal in list(self._journals.values()):
                 try:
                     if journal is not None:
                         await journal.close()
@@ -290,7 +291,7 @@ class DurableBlock:
     async def release(self) -> None:
         """Release the leases that were not lost, within the length of one, also if cancelled."""
         with trio.move_on_after(self._seconds, shield=True):
-            for keeper in self._journals:
+            for keeper in list(self._journals):
                 await keeper.release()
 
     def check(self) -> None:

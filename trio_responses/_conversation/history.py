@@ -35,7 +35,7 @@ from trio_responses._protocol.replay import (
 )
 from trio_responses._protocol.requests import SteerState
 from trio_responses._settings import ReplayPolicy
-from trio_responses._tools.toolbox import INTERRUPTED
+from trio_responses._tools.toolbox import INTERRUPTED, NOT_STARTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -376,16 +376,16 @@ class History:
         return outputs, left_out
 
     def settle_calls(self) -> None:
-        """Count each call that has no output as interrupted, so that no run starts it.
+        """Answer each call that was not started with a text that says so: no run starts it.
 
         Calls whose output has no place for a text are left as they are.
         """
         calls = self.track_calls()
         for key, call, kept in list(calls.unanswered(RawItems())):
             if kept is None and not can_wait(call):
-                output = error_output_for(call, INTERRUPTED)
+                output = error_output_for(call, NOT_STARTED)
                 if output is not None:
-                    calls.start_call(key, output)
+                    calls.store_output(key, output)
 
     def input_items(self, rules: ReplayRules) -> list[RawItems]:
         """Return the history as full input has it, without the calls that have no output yet."""

@@ -35,7 +35,7 @@ from trio_responses._conversation.records import (
 )
 from trio_responses._protocol.calls import call_key
 from trio_responses._stores.base import check_id
-from trio_responses._stores.errors import ConversationTooLarge, LeaseLost, RequestInterrupted
+from trio_responses._stores.errors import ConversationTooLarge, LeaseLost, RequestSuperseded
 from trio_responses._stores.interface import Record
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class Journal:
 
         :raises ConfigurationError: for an unsuitable id, and for one that was used with another
             input.
-        :raises RequestInterrupted: when the request was interrupted, and other turns have followed.
+        :raises RequestSuperseded: when the request was interrupted, and other turns have followed.
         """
         check_id("request_id", request_id)
         request = ActiveRequest(id=request_id, digest=input_digest(given))
@@ -280,7 +280,14 @@ class Journal:
             request.latest = record.response.rebuild(record.output)
             request.ended = True
             return request
-        raise RequestInterrupted(request_id)
+        raise RequestSuperseded(request_id)
+
+    def continue_request(self) -> ActiveRequest | None:
+        """Return the interrupted request, for a run without an input; `None` if there is none."""
+        if self._unfinished is None:
+            return None
+        saved, latest = self._unfinished
+        return ActiveRequest(id=saved.id, digest=saved.digest, latest=latest)
 
     def record_answer(self, request: ActiveRequest) -> None:
         """Record that the last Response of a request is its answer, if no turn says so."""

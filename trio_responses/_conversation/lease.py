@@ -162,7 +162,7 @@ async def acquire_lease(
                 raise
             await trio.sleep(min(pause, max(busy.seconds_left, FIRST_PAUSE), give_up_at - now))
             pause = min(GROWTH * pause, LAST_PAUSE)
-        except BaseException:
+        except trio.Cancelled:
             await _give_back(store, conversation_id, owner)
             raise
         else:

@@ -31,7 +31,7 @@ from trio_responses._errors import ConfigurationError
 from trio_responses._protocol.calls import CallKey
 from trio_responses._protocol.replay import Origin  # noqa: TC001 - msgspec reads the annotations
 from trio_responses._settings import ReplayPolicy
-from trio_responses._stores.errors import StoreError, UnsupportedRecord
+from trio_responses._stores.errors import StoreError, UnsupportedVersion
 from trio_responses._wire import (
     IncompleteDetails,  # noqa: TC001
     Response,
@@ -221,14 +221,14 @@ def decode_record(data: bytes, *, place: str) -> LogRecord:
     """Return a record from its JSON.
 
     :param place: the conversation and the number of the record, for errors.
-    :raises UnsupportedRecord: if a later release wrote the record.
+    :raises UnsupportedVersion: if a later release wrote the record.
     :raises StoreError: if the bytes are no record.
     """
     try:
         heading = _heading_decoder.decode(data)
         if heading.version > VERSION or heading.type not in _KNOWN:
             version = max(heading.version, VERSION + 1)
-            raise UnsupportedRecord(f"{place} ({heading.type!r})", version, VERSION)
+            raise UnsupportedVersion(f"{place} ({heading.type!r})", version, VERSION)
         record: LogRecord = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreError(f"{place} is damaged: {error}") from None

@@ -269,11 +269,14 @@ class RunStream:
         """Return the request of the run, with what an earlier attempt has brought.
 
         :raises ConfigurationError: for an unsuitable id, and one that was used with another input.
-        :raises RequestInterrupted: if it was interrupted, and other turns have followed.
+        :raises RequestSuperseded: if it was interrupted, and other turns have followed.
         """
         journal, request_id, request = self._config.journal, self._config.request_id, None
         if journal is not None and request_id is not None:
             request = await journal.begin_request(request_id, self._new)
+        elif journal is not None and not self._new and not self._history.unsent:
+            request = journal.continue_request()
+        if request is not None:
             request.ends_with = self._is_answer
         if request is not None and request.latest is not None:
             self._new = RawItems()  # the history has the input

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from trio_responses._stores.interface import Lease, Record, StoredConversation
+    from trio_responses._stores.interface import ConversationInfo, Lease, Record
 
 __all__ = ["EngineError", "StoreBase"]
 
@@ -43,9 +43,9 @@ class StoreBase(ABC):
     """A store for the length of an ``async with`` block.
 
     Each call ends within ``timeout``. A call that the engine does not answer, or that fails with
-    `EngineError`, is tried again until then; all calls can be repeated safely.
+    `EngineError`, is repeated until then. Repeating a call is safe.
 
-    :param timeout: the greatest length of a call with all its attempts, in seconds.
+    :param timeout: the longest time for a call with all its attempts, in seconds.
     :param ttl: after how many seconds without a save a conversation is removed; `None` for never.
     :param max_record_bytes: the size of the largest record: the items of one turn.
     :param max_conversation_bytes: the size of the largest conversation.
@@ -88,7 +88,7 @@ class StoreBase(ABC):
         """Open the engine, and create or check its schema.
 
         :raises StoreUnavailable: when the engine cannot be reached.
-        :raises UnsupportedRecord: when a later release wrote the schema.
+        :raises UnsupportedVersion: when a later release wrote the schema.
         """
         require_trio()
         if self._is_open:
@@ -103,7 +103,7 @@ class StoreBase(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the engine, within ``timeout`` seconds. An engine that is away is not an error."""
+        """Close the engine, within ``timeout`` seconds, also if the engine does not answer."""
         self._is_open = False
         with trio.move_on_after(self.timeout, shield=True), suppress(EngineError):
             await self._close()
@@ -144,7 +144,7 @@ class StoreBase(ABC):
                 )
         await self._call("append", partial(self._append, lease, position, records, base))
 
-    async def get(self, conversation_id: str) -> StoredConversation | None:
+    async def get(self, conversation_id: str) -> ConversationInfo | None:
         """Return what is known about a conversation: see `ConversationStore.get`."""
         check_id("conversation_id", conversation_id)
         return await self._call("get", partial(self._get, conversation_id))
@@ -162,7 +162,7 @@ class StoreBase(ABC):
 
     async def list(
         self, *, prefix: str = "", after: str = "", limit: int = 100
-    ) -> Sequence[StoredConversation]:
+    ) -> Sequence[ConversationInfo]:
         """Return conversations in the order of their ids: see `ConversationStore.list`."""
         for name, value in (("prefix", prefix), ("after", after)):
             if value:
@@ -193,13 +193,13 @@ class StoreBase(ABC):
         self, lease: Lease, position: int, records: Sequence[Record], base: int | None
     ) -> None: ...
     @abstractmethod
-    async def _get(self, conversation_id: str) -> StoredConversation | None: ...
+    async def _get(self, conversation_id: str) -> ConversationInfo | None: ...
     @abstractmethod
     async def _read(self, conversation_id: str, position: int) -> Sequence[Record]: ...
     @abstractmethod
     async def _find(self, conversation_id: str, key: str) -> Record | None: ...
     @abstractmethod
-    async def _list(self, prefix: str, after: str, limit: int) -> Sequence[StoredConversation]: ...
+    async def _list(self, prefix: str, after: str, limit: int) -> Sequence[ConversationInfo]: ...
     @abstractmethod
     async def _delete(self, conversation_id: str) -> bool: ...
 

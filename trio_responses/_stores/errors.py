@@ -15,10 +15,10 @@ __all__ = [
     "ConversationTooLarge",
     "LeaseLost",
     "OutdatedCheckpoint",
-    "RequestInterrupted",
+    "RequestSuperseded",
     "StoreError",
     "StoreUnavailable",
-    "UnsupportedRecord",
+    "UnsupportedVersion",
 ]
 
 SHORT = 128
@@ -26,17 +26,17 @@ SHORT = 128
 
 
 class StoreError(ResponsesError):
-    """The base class of the exceptions of stores: a store refuses or lacks something."""
+    """The base class of the exceptions of stores and of durable conversations."""
 
 
 class StoreUnavailable(StoreError):
-    """The engine of a store did not answer in time, also not after other attempts.
+    """The engine of a store did not answer in time, in any attempt.
 
-    Whether the operation had an effect is not known. It is repeated safely: a conversation saves
-    what is missing with its next save.
+    Whether the operation had an effect is not known, and repeating it is safe. An open conversation
+    saves what is missing with its next save.
 
-    :ivar operation: what was asked for, such as ``append``.
-    :ivar seconds: how long it was tried.
+    :ivar operation: the method of the store, such as ``append``.
+    :ivar seconds: the duration of all attempts.
     """
 
     def __init__(self, operation: str, seconds: float, reason: str = "") -> None:
@@ -55,7 +55,7 @@ class ConversationBusy(StoreError):
     Pass ``wait=`` to wait for the end of the lease.
 
     :ivar conversation_id: the conversation.
-    :ivar seconds_left: when the lease ends unless it is renewed, in seconds from now.
+    :ivar seconds_left: the seconds until the lease ends, unless it is renewed.
     """
 
     def __init__(self, conversation_id: str, seconds_left: float) -> None:
@@ -68,11 +68,11 @@ class ConversationBusy(StoreError):
 
 
 class LeaseLost(StoreError):
-    """The lease of a conversation was lost: nothing more can be saved by this owner.
+    """The lease of a conversation was lost, so that its owner can save nothing more.
 
     Another owner took over after the lease had ended, the lease could not be renewed in time, or
-    the conversation was deleted. What was saved before is kept. Open the conversation again to
-    continue from there.
+    the conversation was deleted or has expired. Open the conversation again to continue from what
+    was saved.
 
     :ivar conversation_id: the conversation.
     :ivar token: the fencing token of the lease.
@@ -90,8 +90,8 @@ class LeaseLost(StoreError):
 class ConversationTooLarge(StoreError):
     """A record or a conversation exceeds a limit of the store, so that it was not saved.
 
-    The conversation goes on after ``replace_history()`` with a shorter history, for example from
-    ``/responses/compact``; or raise the limit of the store.
+    To continue, call ``replace_history()`` with a shorter history, for example from
+    ``/responses/compact``, or raise the limit of the store.
 
     :ivar size: the bytes that the record, or the conversation with it, would have.
     :ivar limit: the limit.
@@ -106,10 +106,10 @@ class ConversationTooLarge(StoreError):
         self.limit = limit
 
 
-class UnsupportedRecord(StoreError):
-    """A later release wrote a record, or the tables of a store, in a form that is unknown here.
+class UnsupportedVersion(StoreError):
+    """A later release wrote a record, or the tables of a store, in an unknown version.
 
-    :ivar version: the version of the form.
+    :ivar version: the version of the record or of the tables.
     """
 
     def __init__(self, what: str, version: int | str, supported: int) -> None:
@@ -120,26 +120,26 @@ class UnsupportedRecord(StoreError):
         self.version = version
 
 
-class RequestInterrupted(StoreError):
-    """A request was interrupted, and other turns followed before it was repeated.
+class RequestSuperseded(StoreError):
+    """A repeated request was interrupted, and another turn has ended since.
 
-    Its input is in the history, and perhaps some of its calls have run, but it has no answer. So it
-    is not begun again. Ask the model anew, with a request id of its own, if an answer is needed.
+    Its input is in the history, and its calls may have run, so it is neither continued nor started
+    again. If an answer is needed, ask again with another request id.
 
     :ivar request_id: the request.
     """
 
     def __init__(self, request_id: str) -> None:
         super().__init__(
-            f"the request {printable(request_id, SHORT)!r} was interrupted, and other turns have"
-            " followed: its input is in the history, and it has no answer; ask again with another"
-            " request_id if one is needed"
+            f"the request {printable(request_id, SHORT)!r} was interrupted, and another turn has"
+            " ended since: its input is in the history, and its calls may have run, so it is not"
+            " repeated; if an answer is needed, ask again with another request_id"
         )
         self.request_id = request_id
 
 
 class OutdatedCheckpoint(StoreError):
-    """A checkpoint is older than what a store has, or of another conversation.
+    """A store has a later revision than a checkpoint, or the checkpoint is of another conversation.
 
     :ivar conversation_id: the conversation in the store.
     """

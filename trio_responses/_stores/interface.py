@@ -6,12 +6,14 @@ A store knows nothing about conversations: it keeps bytes. For each conversation
 * the **base**: the number of the record with which the present history begins. A record before the
   base is removed, unless it has a key;
 * the **lease**: who owns the conversation, until when, and with which *fencing token*. Each new
-  lease of a conversation has a larger token than every lease before, also after the conversation
-  was deleted and made again.
+  lease of a conversation has a larger token than all earlier leases, also after the conversation
+  was deleted and created again.
 
 Only the lease with the latest token can append. The store checks the token and appends in one
 atomic step, so a process that was paused for any time cannot write after another one took over.
-A release ends the token of a lease, too: a call that was abandoned before has no effect after it.
+A release ends the token of a lease, too: a call that was cancelled before the release has no effect
+after it.
+
 The clock of the store measures the time of a lease. If that clock jumps, a lease ends too early or
 too late; the log stays correct, because the token alone decides who may append.
 """
@@ -25,7 +27,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ConversationStore", "Lease", "Record", "StoredConversation"]
+__all__ = ["ConversationInfo", "ConversationStore", "Lease", "Record"]
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -48,7 +50,7 @@ class Record(msgspec.Struct, frozen=True):
     """The name by which `ConversationStore.find` finds the record, also after a new base."""
 
 
-class StoredConversation(msgspec.Struct, frozen=True, kw_only=True):
+class ConversationInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a store knows about a conversation, without its records."""
 
     conversation_id: str
@@ -86,6 +88,8 @@ class ConversationStore(Protocol):
 
     async def acquire(self, conversation_id: str, owner: str, *, seconds: float) -> Lease:
         """Acquire the lease of a conversation, which exists from then on.
+
+        A conversation without records may be removed a day after its lease has ended.
 
         Repeated with the same owner, returns the same lease again, with a new end.
 
@@ -130,7 +134,7 @@ class ConversationStore(Protocol):
         """
         ...
 
-    async def get(self, conversation_id: str) -> StoredConversation | None:
+    async def get(self, conversation_id: str) -> ConversationInfo | None:
         """Return what is known about a conversation; `None` if it has no records."""
         ...
 
@@ -149,7 +153,7 @@ class ConversationStore(Protocol):
 
     async def list(
         self, *, prefix: str = "", after: str = "", limit: int = 100
-    ) -> Sequence[StoredConversation]:
+    ) -> Sequence[ConversationInfo]:
         """Return conversations that have records, in the order of the code points of their ids.
 
         :param prefix: how their ids begin.

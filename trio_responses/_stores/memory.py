@@ -16,7 +16,7 @@ from trio_responses._stores.errors import (
     LeaseLost,
     StoreError,
 )
-from trio_responses._stores.interface import Lease, Record, StoredConversation
+from trio_responses._stores.interface import ConversationInfo, Lease, Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,13 +153,13 @@ class MemoryStore(StoreBase):
             found.created_at = found.updated_at
         found.base, found.length, found.size = base, position + len(records), size
 
-    async def _get(self, conversation_id: str) -> StoredConversation | None:
+    async def _get(self, conversation_id: str) -> ConversationInfo | None:
         found = self._find_conversation(conversation_id)
         return None if found is None or not found.length else self._describe(found)
 
-    def _describe(self, found: _Conversation) -> StoredConversation:
+    def _describe(self, found: _Conversation) -> ConversationInfo:
         is_leased = self._now() < found.leased_until
-        return StoredConversation(
+        return ConversationInfo(
             conversation_id=found.lease.conversation_id,
             base=found.base,
             length=found.length,
@@ -182,7 +182,7 @@ class MemoryStore(StoreBase):
         number = found.keys.get(key) if found is not None else None
         return None if found is None or number is None else found.records[number]
 
-    async def _list(self, prefix: str, after: str, limit: int) -> Sequence[StoredConversation]:
+    async def _list(self, prefix: str, after: str, limit: int) -> Sequence[ConversationInfo]:
         known = (self._find_conversation(name) for name in sorted(self._conversations))
         listed = (
             found

@@ -164,6 +164,8 @@ def call_engine(call: Callable[[], T]) -> T:
         is_permanent = (error.sqlstate or "").startswith(PERMANENT) or (
             error.sqlstate is None and REFUSED.search(str(error)) is not None
         )
-        failure = (StoreError if is_permanent else EngineError)(f"PostgreSQL: {error}")
+        failure = (StoreError if is_permanent else EngineError)(
+            f"PostgreSQL: {' '.join(str(error).split())}"
+        )
     # Outside of the handler: the frames of psycopg have the password in their variables.
     raise failure

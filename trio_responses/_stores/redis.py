@@ -24,15 +24,15 @@ from urllib.parse import quote
 
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._errors import ConfigurationError
-from trio_responses._stores.base import StoreBase, check_id
+from trio_responses._stores.base import EngineError, StoreBase, check_id
 from trio_responses._stores.errors import (
     ConversationBusy,
     ConversationTooLarge,
     LeaseLost,
     StoreError,
-    UnsupportedRecord,
+    UnsupportedVersion,
 )
-from trio_responses._stores.interface import Lease, Record, StoredConversation
+from trio_responses._stores.interface import ConversationInfo, Lease, Record
 from trio_responses._stores.redis_scripts import (
     ACQUIRE,
     APPEND,
@@ -165,17 +165,12 @@ class RedisStore(StoreBase):
 
     async def _check_server(self) -> None:
         """Check what the server keeps, and the version of the keys, which the first store sets."""
-        from trio_responses._stores.redis_connections import AccessDenied  # noqa: PLC0415 - extra
-
         name = f"{self._prefix}:version".encode()
-        try:
-            if not self._allow_volatile:
-                self._check_durability(await self._read_information())
-            _, version = await self._redis.run((b"SET", [name, VERSION, b"NX"]), (b"GET", [name]))
-        except AccessDenied as error:
-            raise ConfigurationError(str(error)) from None
+        if not self._allow_volatile:
+            self._check_durability(await self._read_information())
+        _, version = await self._redis.run((b"SET", [name, VERSION, b"NX"]), (b"GET", [name]))
         if int(version) > VERSION:
-            raise UnsupportedRecord(f"the data under {self._prefix!r}", int(version), VERSION)
+            raise UnsupportedVersion(f"the data under {self._prefix!r}", int(version), VERSION)
 
     async def _read_information(self) -> dict[str, str]:
         answers = await self._redis.run((b"INFO", [b"persistence"]), (b"INFO", [b"memory"]))
@@ -186,7 +181,10 @@ class RedisStore(StoreBase):
         """Check that no conversation disappears by itself.
 
         :raises ConfigurationError: when one may.
+        :raises EngineError: while the server does not say.
         """
+        if information.get("loading") == "1":  # it does not report its append-only file yet
+            raise EngineError("Redis loads its data")
         accept = "or pass allow_volatile=True to accept the loss"
         if information.get("aof_enabled") != "1":
             raise ConfigurationError(
@@ -267,17 +265,17 @@ class RedisStore(StoreBase):
 
     # --- Conversations -------------------------------------------------------------------
 
-    async def _get(self, conversation_id: str) -> StoredConversation | None:
+    async def _get(self, conversation_id: str) -> ConversationInfo | None:
         [(_, found)] = await self._describe([conversation_id])
         return found
 
-    async def _list(self, prefix: str, after: str, limit: int) -> Sequence[StoredConversation]:
+    async def _list(self, prefix: str, after: str, limit: int) -> Sequence[ConversationInfo]:
         first = prefix.encode()
         # Of two equal bounds max() returns the one that excludes the id.
         begin = max(b"(" + after.encode(), b"[" + first, key=lambda bound: bound[1:])
         end = b"(" + first + b"\xff" if first else b"+"  # UTF-8 never has this byte
         page = min(limit, INDEX_PAGE)
-        listed: list[StoredConversation] = []
+        listed: list[ConversationInfo] = []
         while len(listed) < limit:
             [members] = await self._redis.run(
                 (b"ZRANGEBYLEX", [self._index, begin, end, b"LIMIT", 0, page])
@@ -298,7 +296,7 @@ class RedisStore(StoreBase):
         await self._remove_from_index([conversation_id])
         return bool(records)
 
-    async def _describe(self, ids: list[str]) -> list[tuple[bool, StoredConversation | None]]:
+    async def _describe(self, ids: list[str]) -> list[tuple[bool, ConversationInfo | None]]:
         """Return for each conversation whether it exists, and what it is if it has records."""
         time, *heads = await self._redis.run(
             (b"TIME", []), *((b"HMGET", [self._keys(name)[0], *FIELDS]) for name in ids)
@@ -339,12 +337,12 @@ class RedisStore(StoreBase):
 
 def _describe(
     conversation_id: str, fields: Sequence[bytes | None], now: float
-) -> StoredConversation | None:
+) -> ConversationInfo | None:
     """Return what a head says about a conversation; `None` without records."""
     base, length, size, created, updated, until, expires = (int(each or 0) for each in fields)
     if not length:
         return None
-    return StoredConversation(
+    return ConversationInfo(
         conversation_id=conversation_id,
         base=base,
         length=length,

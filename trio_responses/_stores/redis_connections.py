@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from trio_responses._stores.redis_scripts import Script
 
-__all__ = ["AccessDenied", "RedisAddress", "RedisConnections"]
+__all__ = ["RedisAddress", "RedisConnections"]
 
 Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = "tuple[bytes, Sequence[Argument]]"
@@ -56,10 +56,6 @@ TRANSIENT_TEXT: Final = re.compile(
 """How other such answers begin, and those that Redis 6 quotes in the error of a script."""
 DEFAULT_PORT: Final = 6379
 FORMS: Final = "redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket?db=0"
-
-
-class AccessDenied(StoreError):
-    """Redis refuses the user, the password, or a command that the user may not run."""
 
 
 class RedisAddress:
@@ -282,8 +278,8 @@ class _UnknownScript(StoreError):
 
 REFUSALS: Final[tuple[tuple[type[Exception], type[StoreError], str], ...]] = (
     (NoScriptError, _UnknownScript, "{}"),
-    (AuthenticationError, AccessDenied, "Redis refuses the user or password of the URL: {}"),
-    (AuthorizationError, AccessDenied, "the user of the URL may not do what is needed: {}"),
+    (AuthenticationError, StoreError, "Redis refuses the user or password of the URL: {}"),
+    (AuthorizationError, StoreError, "the user of the URL may not do what is needed: {}"),
     (
         AskError,
         StoreError,

@@ -25,9 +25,9 @@ from trio_responses._stores.errors import (
     ConversationTooLarge,
     LeaseLost,
     StoreError,
-    UnsupportedRecord,
+    UnsupportedVersion,
 )
-from trio_responses._stores.interface import Lease, Record, StoredConversation
+from trio_responses._stores.interface import ConversationInfo, Lease, Record
 from trio_responses._stores.threads import BlockingConnection
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class SQLStore(StoreBase):
 
         :param first: the first statements of the transaction that creates the tables; one of them
             makes other processes wait for the transaction, unless each transaction does.
-        :raises UnsupportedRecord: when a later release created the tables.
+        :raises UnsupportedVersion: when a later release created the tables.
         """
         dialect = self._dialect
         self._words = dialect.words()
@@ -235,7 +235,7 @@ class SQLStore(StoreBase):
         if version is None:
             version = await self._transact(create)
         if version > VERSION:
-            raise UnsupportedRecord("the schema of the store", version, VERSION)
+            raise UnsupportedVersion("the schema of the store", version, VERSION)
         await self._transact(self._sweep)
 
     def _sweep(self, sql: Statements) -> None:
@@ -472,8 +472,8 @@ class SQLStore(StoreBase):
 
     # --- Conversations -------------------------------------------------------------------
 
-    async def _get(self, conversation_id: str) -> StoredConversation | None:
-        def work(sql: Statements) -> StoredConversation | None:
+    async def _get(self, conversation_id: str) -> ConversationInfo | None:
+        def work(sql: Statements) -> ConversationInfo | None:
             row = sql.query_row(
                 "SELECT {description} FROM {conversations}"
                 " WHERE id = :id AND length > 0 AND {alive}",
@@ -483,8 +483,8 @@ class SQLStore(StoreBase):
 
         return await self._transact(work, write=False)
 
-    async def _list(self, prefix: str, after: str, limit: int) -> Sequence[StoredConversation]:
-        def work(sql: Statements) -> Sequence[StoredConversation]:
+    async def _list(self, prefix: str, after: str, limit: int) -> Sequence[ConversationInfo]:
+        def work(sql: Statements) -> Sequence[ConversationInfo]:
             # Ids are compared by code points, so that a prefix is a range, without LIKE.
             rows = sql.query(
                 "SELECT {description} FROM {conversations}"
@@ -546,10 +546,10 @@ def insert(sql: Statements, conversation: int, rows: Sequence[Mapping[str, Any]]
         )
 
 
-def describe(row: Sequence[Any]) -> StoredConversation:
+def describe(row: Sequence[Any]) -> ConversationInfo:
     """Return what a row of `DESCRIPTION` says."""
     conversation_id, base, length, size, created_at, updated_at, leased_until, expires_at = row
-    return StoredConversation(
+    return ConversationInfo(
         conversation_id=conversation_id,
         base=base,
         length=length,

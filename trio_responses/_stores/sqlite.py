@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -203,7 +204,9 @@ def create_file(path: Path) -> None:
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:
-            return
+            if not path.is_dir():
+                return
+            reason: str | None = os.strerror(errno.EISDIR)
         except OSError as error:
             reason = error.strerror
         else:

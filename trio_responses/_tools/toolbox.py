@@ -77,6 +77,7 @@ AMBIGUOUS = (
     "The call was not run: several calls have this call_id. Call again, with an id for each."
 )
 INTERRUPTED = "The call was interrupted: whether it had an effect is not known."
+NOT_STARTED = "The call was not run, because its run was interrupted before."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

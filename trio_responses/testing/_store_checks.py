@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from trio_responses._stores.interface import ConversationStore, Lease, StoredConversation
+    from trio_responses._stores.interface import ConversationInfo, ConversationStore, Lease
 
 __all__ = ["check_store"]
 
@@ -153,7 +153,7 @@ class _Rig:
             await self.store.append(lease, 0, records, base=base)
         return lease
 
-    async def describe(self, conversation_id: str) -> StoredConversation:
+    async def describe(self, conversation_id: str) -> ConversationInfo:
         """Return what another process knows about a conversation that has records."""
         found = await self.other.get(conversation_id)
         if found is None:
@@ -203,7 +203,7 @@ def _show(records: Sequence[Record]) -> str:
     return repr([(record.data[:20], record.key) for record in records])[:500]
 
 
-def _describe(found: Sequence[StoredConversation]) -> list[str]:
+def _describe(found: Sequence[ConversationInfo]) -> list[str]:
     return [each.conversation_id for each in found]
 
 

@@ -22,7 +22,7 @@ from trio_responses.stores import (
     LeaseLost,
     MemoryStore,
     Record,
-    RequestInterrupted,
+    RequestSuperseded,
     StoreError,
     StoreUnavailable,
 )
@@ -225,6 +225,24 @@ async def test_a_fork_that_could_not_be_saved_can_be_made_again(server: Response
         await conversation.fork("fork")
 
 
+async def lose_new_fork(server: ResponsesServer, store: FaultyStore) -> None:
+    async def delete() -> None:
+        del store.before["append"]
+        await store.delete("fork")
+
+    async with open_owner(server, store) as conversation:
+        store.before["append"] = delete
+        with pytest.raises(LeaseLost):
+            await conversation.fork("fork")
+        await trio.sleep_forever()
+
+
+async def test_a_fork_that_is_lost_at_once_ends_the_block(server: ResponsesServer) -> None:
+    async with FaultyStore() as store:
+        with pytest.raises(LeaseLost, match="'fork'"):
+            await lose_new_fork(server, store)
+
+
 async def test_forks_of_forks_are_conversations_too(server: ResponsesServer) -> None:
     async with MemoryStore() as store:
         async with open_owner(server, store) as conversation:
@@ -319,10 +337,10 @@ async def test_a_newer_checkpoint_settles_an_unfinished_request(server: Response
     async with MemoryStore() as store:
         newer = await interrupt(server, store)
         async with open_owner(server, store, checkpoint=newer) as conversation:
-            with pytest.raises(RequestInterrupted):
+            with pytest.raises(RequestSuperseded):
                 await conversation.run("Oslo?", request_id="a")
         async with open_owner(server, store) as conversation:
-            with pytest.raises(RequestInterrupted):
+            with pytest.raises(RequestSuperseded):
                 await conversation.run("Oslo?", request_id="a")
             assert message_texts(conversation)[:2] == ["Oslo?", "two"]
 
@@ -339,7 +357,7 @@ async def test_an_unfinished_request_is_settled_when_a_record_was_too_large(
             with pytest.raises(ConversationTooLarge):
                 await conversation.create("x" * 6000)
             await conversation.replace_history(conversation.raw_items[:2])
-            with pytest.raises(RequestInterrupted):
+            with pytest.raises(RequestSuperseded):
                 await conversation.run("Oslo?", request_id="a")
 
 

@@ -35,7 +35,7 @@ from trio_responses.stores import (
     ConversationStore,
     LeaseLost,
     MemoryStore,
-    RequestInterrupted,
+    RequestSuperseded,
     StoreUnavailable,
 )
 from trio_responses.testing import Answer, Call, Fail, Reply, Request, open_test_server
@@ -463,7 +463,7 @@ class Game:
             self._seen |= {*texts(one["items"])}
         try:
             await self._ask(conversation, request_id)
-        except RequestInterrupted:
+        except RequestSuperseded:
             assert before is None
             assert asked.text in self._seen
             assert self.sent[asked.text] == sent

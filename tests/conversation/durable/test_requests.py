@@ -9,7 +9,7 @@ from tests.conversation.durable.rig import FaultyStore, Killed, ProcessStore, op
 from tests.conversation.rig import message_texts
 from tests.conversation.runs.rig import DONE, WEATHER, Worker, function_call, keep_calling, say_raw
 from trio_responses import ConfigurationError, ParseMismatchError, UndecodableCall, function_tool
-from trio_responses.stores import MemoryStore, RequestInterrupted
+from trio_responses.stores import MemoryStore, RequestSuperseded
 from trio_responses.testing import Fail, ResponsesServer
 
 
@@ -264,17 +264,18 @@ async def test_another_request_ends_an_interrupted_one(server: ResponsesServer) 
         async with open_owner(server, store, tools=tools) as conversation:
             await conversation.run("two", request_id="b")
             for _ in range(2):
-                with pytest.raises(RequestInterrupted, match="'a'"):
+                with pytest.raises(RequestSuperseded, match="'a'"):
                     await conversation.run("one", request_id="a")
             outputs = [item for item in conversation.items if item.type == "function_call_output"]
-            assert all("interrupted" in str(item.output) for item in outputs)
+            assert "was interrupted" in str(outputs[0].output)
+            assert "was not run" in str(outputs[1].output)
             assert len(outputs) == 2
             assert message_texts(conversation) == ["one", "two", DONE]
         assert [record["type"] for record in await records(store)] == [
             "base",
             "turn",
             "start",
-            "start",
+            "output",
             "settled",
             "turn",
         ]
@@ -294,3 +295,21 @@ async def test_a_failed_turn_of_another_request_does_not_end_an_interrupted_one(
                 await conversation.run(text, request_id=request_id)
         assert (await conversation.run("one", request_id="a")).output_text == DONE
         assert message_texts(conversation) == ["one", DONE]
+
+
+async def test_a_run_without_input_continues_an_interrupted_request(
+    narrow_server: ResponsesServer,
+) -> None:
+    server = narrow_server
+    say_raw(server, function_call("weather", '{"city": "Oslo"}'))
+    server.answer(Fail("server_error"))
+    server.answer(DONE)
+    async with MemoryStore() as store:
+        async with open_owner(server, store, tools=[weather]) as conversation:
+            with pytest.raises(Exception, match="server_error"):
+                await conversation.run("one", request_id="a")
+        async with open_owner(server, store, tools=[weather]) as conversation:
+            assert (await conversation.run()).output_text == DONE
+            assert (await conversation.run("one", request_id="a")).output_text == DONE
+            assert message_texts(conversation) == ["one", DONE]
+    assert len(server.requests) == 3

@@ -31,7 +31,7 @@ from trio_responses.stores import (
     Record,
     StoreError,
     StoreUnavailable,
-    UnsupportedRecord,
+    UnsupportedVersion,
 )
 from trio_responses.testing import Call, Fail, ResponsesServer
 
@@ -383,8 +383,8 @@ async def test_a_checkpoint_begins_a_conversation_and_does_not_replace_a_newer_o
 @pytest.mark.parametrize(
     ("data", "kind", "words"),
     [
-        (b'{"type":"turn","version":2}', UnsupportedRecord, "a later release wrote"),
-        (b'{"type":"vote"}', UnsupportedRecord, "a later release wrote"),
+        (b'{"type":"turn","version":2}', UnsupportedVersion, "a later release wrote"),
+        (b'{"type":"vote"}', UnsupportedVersion, "a later release wrote"),
         (b'{"type":"base","version":1,"checkpoint":{"version":9}}', StoreError, "damaged"),
         (b'{"type":"turn"}', StoreError, "damaged"),
         (b"{", StoreError, "damaged"),
@@ -420,6 +420,32 @@ async def test_a_pool_has_durable_conversations(server: ResponsesServer) -> None
             assert (await second.run("Oslo?", request_id="job")).output_text == DONE
             assert outputs(server.requests[1]) == ["sunny in Oslo"]
     assert len(server.requests) == 2
+
+
+async def test_other_tasks_run_while_a_long_conversation_is_opened(server: ResponsesServer) -> None:
+    passes = 0
+
+    async def count_passes() -> None:
+        nonlocal passes
+        while True:
+            await trio.lowlevel.checkpoint()
+            passes += 1
+
+    async def count_while_opening(store: MemoryStore) -> int:
+        before = passes
+        async with open_owner(server, store):
+            return passes - before
+
+    async with MemoryStore() as store, trio.open_nursery() as nursery:
+        async with open_owner(server, store) as conversation:
+            await conversation.create("Hello")
+        nursery.start_soon(count_passes)
+        short = await count_while_opening(store)
+        async with open_owner(server, store) as conversation:
+            for _ in range(500):
+                await conversation.create("Hello")
+        assert await count_while_opening(store) >= short + 5
+        nursery.cancel_scope.cancel()
 
 
 async def test_rounds_of_many_calls_survive(server: ResponsesServer) -> None:

@@ -143,7 +143,7 @@ async def test_a_conversation_can_be_continued_after_max_rounds(server: "Respons
     server.respond_with(keep_calling(3, 2))
     worker = Worker()
     async with open_conversation(server, tools=[worker.tool]) as conversation:
-        with pytest.raises(MaxRoundsExceeded, match="after 2 rounds") as spent:
+        with pytest.raises(MaxRoundsExceeded, match="last of 2 rounds") as spent:
             await conversation.run("Work.", max_rounds=2)
         assert spent.value.rounds == 2
         assert [call.call_id for call in spent.value.response.function_calls] == ["1-0", "1-1"]
