@@ -318,6 +318,11 @@ class Conversation:
         new, settings = raw_input(input), self._settings_with(params)
         async with self._lock:
             active = await journal.begin_request(request_id, new)
+            if active.latest is not None and not active.ended:
+                raise ConfigurationError(
+                    f"the request {request_id!r} was begun by run(), and has calls to be answered:"
+                    " repeat it with run()"
+                )
             if active.latest is not None:
                 return active.latest
             async with self._make_turn(

@@ -313,3 +313,17 @@ async def test_a_run_without_input_continues_an_interrupted_request(
             assert (await conversation.run("one", request_id="a")).output_text == DONE
             assert message_texts(conversation) == ["one", DONE]
     assert len(server.requests) == 3
+
+
+async def test_create_does_not_repeat_an_interrupted_run(narrow_server: ResponsesServer) -> None:
+    server = narrow_server
+    say_raw(server, function_call("weather", '{"city": "Oslo"}'))
+    server.answer(Fail("server_error"))
+    server.answer(DONE)
+    async with MemoryStore() as store, open_owner(server, store, tools=[weather]) as conversation:
+        with pytest.raises(Exception, match="server_error"):
+            await conversation.run("one", request_id="a")
+        with pytest.raises(ConfigurationError, match="repeat it with run"):
+            await conversation.create("one", request_id="a")
+        assert (await conversation.run("one", request_id="a")).output_text == DONE
+        assert (await conversation.create("one", request_id="a")).output_text == DONE
