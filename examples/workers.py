@@ -26,7 +26,7 @@ import trio
 from coredis import Redis
 from coredis.exceptions import RedisError, StreamDuplicateConsumerGroupError
 
-from examples.server import argument_parser, open_server
+from examples.server import argument_parser, open_server, supervise
 from trio_responses import ResponsesConnection, ResponsesError, open_responses
 from trio_responses.stores import ConversationBusy, LeaseLost, RedisStore, StoreUnavailable
 
@@ -100,17 +100,6 @@ class Worker:
         ) as conversation:
             response = await conversation.run(question, request_id=job_id)
         return response.output_text
-
-
-async def supervise(command: list[str]) -> None:
-    """Run a worker, and start it again when it ends, after a delay that grows up to 30 s."""
-    delay = 0.5
-    while True:
-        started_at = trio.current_time()
-        done = await trio.run_process(command, check=False)
-        print(f"a worker ended with status {done.returncode}", file=sys.stderr)
-        delay = min(2 * delay, 30.0) if trio.current_time() < started_at + 60 else 0.5
-        await trio.sleep(delay)
 
 
 class Questions:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import socket
+import subprocess
+import sys
 import threading
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -26,8 +29,8 @@ from trio_responses._protocol.sse import EventReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 BURST = workloads.COMPARED[0]
 HISTORY = workloads.GROWTHS[0]
 
@@ -338,3 +341,17 @@ def test_the_server_of_the_guard_answers_each_request_once(size: int) -> None:
         here.close()
         peer.read()
         assert peer.ended
+
+
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+def test_a_conversation_writes_at_most_half_more_than_its_items(engine: str) -> None:
+    options = ["--quick", "--only", "bytes", "--engines", engine]
+    done = subprocess.run(  # noqa: S603 - the benchmarks of this repository
+        [sys.executable, "-m", "benchmarks.stores", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    [row] = [line for line in done.stdout.splitlines() if line.startswith(f"| {engine} ")]
+    assert 1.0 < float(row.split("|")[4]) < 1.5

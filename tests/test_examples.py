@@ -8,14 +8,12 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
-from trio_websocket import WebSocketConnection, open_websocket_url
 
 from tests.stores.redis_server import RedisServer, needs_redis, open_redis_server
 from trio_responses.testing import open_test_server
@@ -93,11 +91,64 @@ async def test_agent() -> None:
 # --- On the web --------------------------------------------------------------------------
 
 
+class WebService:
+    """A running web service."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def send(
+        self, path: str, body: bytes | None = None, kind: str = "application/json", end: bytes = b""
+    ) -> str:
+        """Send a request, and return the response up to ``end``, by default all of it."""
+        place = self.url.removeprefix("http://").rstrip("/")
+        host, port = place.split(":")
+        lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", f"Host: {place}"]
+        lines += [f"Content-Type: {kind}"]
+        lines += [f"Content-Length: {len(body or b'')}", "", ""]
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            await stream.send_all("\r\n".join(lines).encode() + (body or b""))
+            page = b""
+            async for chunk in stream:
+                page += chunk
+                if (end and end in page) or is_complete(page):
+                    break
+        return page.decode()
+
+    async def ask(self, request_id: str, question: str, end: bytes = b"") -> str:
+        """Send a question, and return the response."""
+        body = {"conversation": "a", "request_id": request_id, "text": question}
+        return await self.send("/ask", json.dumps(body).encode(), end=end)
+
+    async def ask_until_answered(self, request_id: str, question: str) -> list[dict[str, str]]:
+        """Send a question as often as the service wants it, and return the events."""
+        while True:
+            with suppress(trio.BrokenResourceError):
+                found = events_of(await self.ask(request_id, question))
+                if found and "text" not in found[-1]:
+                    return found
+            await trio.sleep(0.05)
+
+
+def is_complete(response: bytes) -> bool:
+    """Whether a response has its whole body."""
+    head, _, body = response.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head)
+    return len(body) == int(length[1]) if length else body.endswith(b"0\r\n\r\n")
+
+
+def events_of(response: str) -> list[dict[str, str]]:
+    return [json.loads(data) for data in re.findall("^data: (.*)\n", response, re.MULTILINE)]
+
+
 @asynccontextmanager
-async def web_service() -> AsyncGenerator[str, None]:
-    """Run the web service, yield its URL, and check its exit status."""
+async def web_service(folder: Path, *arguments: str) -> AsyncGenerator[WebService, None]:
+    """Run the web service, and check its exit status."""
     process = await trio.lowlevel.open_process(
-        command("web"), cwd=ROOT, env=environment(), stdout=subprocess.PIPE
+        command("web", "--store", str(folder / "chats.db"), *arguments),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
     with trio.fail_after(HANG_GUARD):
@@ -105,66 +156,77 @@ async def web_service() -> AsyncGenerator[str, None]:
             printed = b""
             while b"\n" not in printed:
                 printed += await process.stdout.receive_some()
-            yield printed.split(b"\n")[0].decode().removeprefix("open ")
+            yield WebService(printed.split(b"\n")[0].decode().removeprefix("open "))
             process.terminate()
             assert await process.wait() == 0
         finally:
-            process.kill()
             with trio.CancelScope(shield=True):
+                process.terminate()  # it ends its processes
+                with trio.move_on_after(30):
+                    await process.wait()
+                process.kill()
                 await process.wait()
                 await process.stdout.aclose()
 
 
-async def read_until(url: str, end: bytes, *lines: str, path: str = "/") -> bytes:
-    """Send a GET request and return the response up to ``end``."""
-    place = url.removeprefix("http://").rstrip("/")
-    host, port = place.split(":")
-    head = "\r\n".join([f"GET {path} HTTP/1.1", f"Host: {place}", *lines, "", ""])
-    async with await trio.open_tcp_stream(host, int(port)) as stream:
-        await stream.send_all(head.encode())
-        page = b""
-        while end not in page:
-            chunk = await stream.receive_some()
-            assert chunk, page
-            page += chunk
-        return page
-
-
-async def request_upgrade(url: str, origin: str) -> bytes:
-    """Send an upgrade request with an origin and return the status line of the response."""
-    upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
-    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
-    head = await read_until(url, b"\r\n", *upgrade, key, f"Origin: {origin}", path="/chat")
-    return head.split(b"\r\n")[0]
-
-
-async def ask(browser: WebSocketConnection, question: str) -> list[dict[str, Any]]:
-    await browser.send_message(question)
-    events: list[dict[str, Any]] = []
-    while not events or "text" in events[-1]:
-        events.append(json.loads(await browser.get_message()))
-    return events
+async def find_processes(service: WebService) -> set[str]:
+    """Ask until two processes have answered, and return their ids."""
+    found: set[str] = set()
+    number = 0
+    while len(found) < 2:
+        number += 1
+        *texts, last = await service.ask_until_answered(f"{number}", "Hello")
+        answer = f'Turn {number}: you said "Hello".'
+        assert last["answer"] == "".join(event["text"] for event in texts) == answer
+        found.add(last["process"])
+    return found
 
 
 @needs_quart
-async def test_web() -> None:
-    async with web_service() as url:
-        page = await read_until(url, b"</html>")
-        assert page.startswith(b"HTTP/1.1 200")
-        assert b'new WebSocket(location.href.replace(/^http/, "ws") + "chat")' in page
-        chat = url.replace("http", "ws") + "chat"
-        async with open_websocket_url(chat) as one, open_websocket_url(chat) as other:
-            assert await ask(one, "Hello") == [
-                *({"text": word} for word in ("Turn", " 1:", " you", " said", ' "Hello".')),
-                {"done": True},
-            ]
-            await one.send_message("I leave in the middle of this answer.")
-            await one.get_message()
-            await one.aclose()
-            answer = await ask(other, "Hello")
-            assert "".join(event.get("text", "") for event in answer) == 'Turn 1: you said "Hello".'
-        assert b"101" in await request_upgrade(url, url.rstrip("/"))
-        assert b"403" in await request_upgrade(url, "http://evil.example")
+async def test_web_continues_a_conversation_on_any_process(tmp_path: Path) -> None:
+    async with web_service(tmp_path, "--processes", "2") as service:
+        page = await service.send("/")
+        assert page.startswith("HTTP/1.1 200")
+        assert 'fetch("ask"' in page
+        assert len(await find_processes(service)) == 2
+        [again] = await service.ask_until_answered("1", "Hello")
+        assert again["answer"] == 'Turn 1: you said "Hello".'
+        assert "HTTP/1.1 400" in await service.send("/ask", b"{}")
+        question = b'{"conversation": "a", "request_id": "of another site", "text": "Hello"}'
+        assert "HTTP/1.1 415" in await service.send("/ask", question, "text/plain")
+
+
+@needs_quart
+async def test_web_asks_once_though_the_browser_reloads(tmp_path: Path) -> None:
+    async with open_test_server() as server:
+        server.reply("Patience.", delay=0.3)
+        url = await server.serve_tcp()
+        async with web_service(tmp_path, "--url", url, "--processes", "2") as service:
+            response = await service.ask("1", "Hello", end=b"data: ")
+            assert response.startswith("HTTP/1.1 200")
+            *_, last = await service.ask_until_answered("1", "Hello")
+            assert last["answer"] == "Patience."
+        assert len(server.requests) == 1
+
+
+@needs_quart
+async def test_web_takes_over_from_a_killed_process(tmp_path: Path) -> None:
+    async with open_test_server() as server:
+        options = ["--url", await server.serve_tcp(), "--processes", "2", "--lease", "2"]
+        async with web_service(tmp_path, *options) as service, trio.open_nursery() as nursery:
+            processes = await find_processes(service)
+            before = len(server.requests)
+            server.stall()
+            nursery.start_soon(service.ask_until_answered, "last", "Goodbye")
+            while len(server.requests) == before:  # noqa: ASYNC110 - of another process
+                await trio.sleep(0.01)
+            busy = await service.ask("another", "Hello?")
+            assert busy.startswith("HTTP/1.1 409")
+            assert "retry-after: 1\r\n" in busy.lower()
+            for process in processes:
+                os.kill(int(process), signal.SIGKILL)
+            *_, last = await service.ask_until_answered("another", "Hello?")
+            assert last["answer"].endswith('you said "Hello?".')
 
 
 # --- On several processes ----------------------------------------------------------------

@@ -250,6 +250,7 @@ async def test_a_checkpoint_is_versioned_json(server: ResponsesServer) -> None:
                 "max_items": None,
             },
             "conversation_id": conversation.id,
+            "full_input": False,
             "revision": 1,
         }
 

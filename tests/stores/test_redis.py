@@ -20,6 +20,7 @@ import trustme
 from tests.stores.redis_server import needs_redis, open_proxy, open_redis_server
 from trio_responses import ConfigurationError
 from trio_responses._stores import redis as redis_module
+from trio_responses._stores.base import EngineError
 from trio_responses.stores import (
     ConversationBusy,
     ConversationTooLarge,
@@ -729,3 +730,10 @@ async def test_a_store_is_opened_again_after_its_block(server: RedisServer) -> N
             await save(store, "work", b"1")
             with pytest.raises(RuntimeError, match="open already"):
                 await store.__aenter__()
+
+
+def test_a_server_that_loads_its_data_is_asked_again() -> None:
+    """While Redis reads its append-only file, it reports that it has none."""
+    store = RedisStore("redis://localhost")
+    with pytest.raises(EngineError, match="loads its data"):
+        store._check_durability({"aof_enabled": "0", "loading": "1"})

@@ -70,6 +70,8 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
     replay_policy: ReplayPolicy = msgspec.field(default_factory=ReplayPolicy)
     conversation_id: str = ""
     """The id of the conversation; empty if an earlier release wrote the checkpoint."""
+    full_input: bool = False
+    """Whether the next turn has full input: the server may hold what the policy leaves out."""
     revision: int = 0
     """The revision of the history: a later checkpoint of the conversation has no smaller one."""
 
@@ -92,6 +94,7 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
             abandoned=sorted(history.abandoned),
             replay_policy=history.policy,
             conversation_id=conversation_id,
+            full_input=history.needs_full_input,
             revision=history.revision,
         )
 
@@ -108,7 +111,7 @@ class Checkpoint(_CheckpointHeader, frozen=True, kw_only=True):
         """
         settings = self._read_settings()
         server = None
-        if self.last_response_id:
+        if self.last_response_id and not self.full_input:
             made_by = ServerTraits(name=self.origins[-1].endpoint if self.origins else None)
             server = ContinuationPoint(
                 # No socket holds it in memory.

@@ -164,7 +164,7 @@ class Conversation:
         stored.finish(self._settings)
         self._id = keeper.lease.conversation_id
         self._block = block
-        self._journal = self._history.journal = Journal(
+        self._journal = Journal(
             block.store,
             keeper,
             self._history,
@@ -173,7 +173,8 @@ class Conversation:
             unfinished=stored.unfinished,
             output_records=stored.outputs,
         )
-        block.add(self._journal)
+        self._history.record_in(self._journal)
+        block.add(keeper, self._journal)
         return self._journal
 
     # --- Turns ---------------------------------------------------------------------------
@@ -317,6 +318,11 @@ class Conversation:
         new, settings = raw_input(input), self._settings_with(params)
         async with self._lock:
             active = await journal.begin_request(request_id, new)
+            if active.latest is not None and not active.ended:
+                raise ConfigurationError(
+                    f"the request {request_id!r} was begun by run(), and has calls to be answered:"
+                    " repeat it with run()"
+                )
             if active.latest is not None:
                 return active.latest
             async with self._make_turn(
@@ -416,7 +422,7 @@ class Conversation:
 
         :param input: as for `stream`. If it is empty, the run continues where the last one
             stopped: with the input of that run if its first turn did not end well, else with the
-            calls that it left.
+            calls that it left. An input with a ``request_id`` is sent again only with this id.
         :param request_id: as for `run`. The turns and calls of an interrupted attempt yield no
             events again. A request that has ended yields no events.
         :param handlers: called for the calls that no function of ``tools`` answers: by the type of
@@ -840,7 +846,8 @@ class Conversation:
         source = self._lock if settings.get("store") is False else None
         if self._tools:
             settings = {**settings, "tools": self._tools}
-        fork = Conversation(
+        make_fork = partial(
+            Conversation,
             self._reserve_lane,
             settings,
             self._history.fork(),
@@ -848,9 +855,9 @@ class Conversation:
             instruments=self._instruments,
             conversation_id=conversation_id,
         )
-        if self._block is not None and conversation_id is not None:
-            await self._block.save_fork(fork, conversation_id)
-        return fork
+        if self._block is None or conversation_id is None:
+            return make_fork()
+        return await self._block.save_fork(make_fork, conversation_id)
 
     # --- Checkpoints and statistics ------------------------------------------------------
 

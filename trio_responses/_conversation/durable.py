@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, TypeVar, final
 
 import trio
@@ -16,7 +16,7 @@ from trio_responses._conversation.stored_history import StoredHistory, read_hist
 from trio_responses._errors import ConfigurationError
 from trio_responses._protocol.calls import call_key, is_output_item
 from trio_responses._stores.base import check_id
-from trio_responses._stores.errors import OutdatedCheckpoint, StoreError, StoreUnavailable
+from trio_responses._stores.errors import LeaseLost, OutdatedCheckpoint, StoreUnavailable
 from trio_responses._turn.request_builder import raw_input
 
 if TYPE_CHECKING:
@@ -76,6 +76,11 @@ class DurableOptions:
         on_interrupted_call: OnInterruptedCall,
         checkpoint: bytes | None,
     ) -> None:
+        if isinstance(store, type) or not hasattr(store, "acquire"):
+            raise ConfigurationError(
+                "the store must be an open store, such as that of `async with"
+                f" SQLiteStore('chats.db') as store`, not {store!r}"
+            )
         check_id("conversation_id", conversation_id)
         if not wait >= 0:
             raise ConfigurationError(f"wait must be at least 0 seconds, not {wait!r}")
@@ -114,26 +119,44 @@ async def open_durable(
         wait=options.wait,
     )
     block = DurableBlock(options)
-    try:
-        async with open_collapsing_nursery() as nursery:
-            block.start(nursery, keeper)
-            read, position = await read_history(options.store, options.conversation_id)
-            changed = _import_checkpoint(read, options)
-            settings = {**read.settings, **params}
-            async with open_conversation(settings, read.history) as conversation:
-                journal = conversation.attach(block, keeper, read, position)
-                if read.is_empty or changed:
-                    await journal.begin()
-                elif without_secrets(journal.settings.plain) != read.settings:
-                    journal.record_settings()
-                await _decide_interrupted_calls(read.history, options.on_interrupted_call)
-                await journal.save()
-                async with block.saving():
-                    yield conversation
-            nursery.cancel_scope.cancel()
-    finally:
-        await block.release()
+    async with (
+        _ending(block.release, "the leases were not released"),
+        open_collapsing_nursery() as nursery,
+    ):
+        block.start(nursery, keeper)
+        read, position = await read_history(options.store, options.conversation_id)
+        changed = _import_checkpoint(read, options)
+        settings = {**read.settings, **params}
+        async with open_conversation(settings, read.history) as conversation:
+            journal = conversation.attach(block, keeper, read, position)
+            if read.is_empty or changed:
+                journal.record_replacement()
+            elif without_secrets(journal.settings.plain) != read.settings:
+                journal.record_settings()
+            await _decide_interrupted_calls(read.history, options.on_interrupted_call)
+            await journal.save()
+            async with _ending(block.save, "the latest change was not saved"):
+                yield conversation
+        nursery.cancel_scope.cancel()
     block.check()
+
+
+@asynccontextmanager
+async def _ending(step: Callable[[], Awaitable[None]], problem: str) -> AsyncGenerator[None, None]:
+    """Call an async function, which cannot be cancelled, when the block ends.
+
+    An exception of the block is raised, not that of the function, which becomes a note of it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        try:
+            await step()
+        except Exception as failure:  # noqa: BLE001 - the block's exception tells it
+            if failure is not error:
+                error.add_note(f"{problem}: {failure}")
+        raise
+    await step()
 
 
 def _import_checkpoint(read: StoredHistory, options: DurableOptions) -> bool:
@@ -155,7 +178,9 @@ def _import_checkpoint(read: StoredHistory, options: DurableOptions) -> bool:
             )
         if checkpoint.revision == read.history.revision:
             return False
+    unfinished = read.unfinished
     read.replace(checkpoint)
+    read.unfinished = unfinished  # the new base settles it
     return True
 
 
@@ -200,82 +225,79 @@ class DurableBlock:
         self.store: ConversationStore = options.store
         self._seconds = options.lease_seconds
         self._nursery: trio.Nursery | None = None
-        self._keepers: list[LeaseKeeper] = []
-        self._journals: list[Journal] = []
+        self._journals: dict[LeaseKeeper, Journal | None] = {}
+        """The keeper of each lease, and its journal, once the conversation has one."""
 
     def start(self, nursery: trio.Nursery, keeper: LeaseKeeper) -> None:
         """Renew a lease until the block ends. The nursery is cancelled when it is lost."""
         self._nursery = nursery
-        self._keepers.append(keeper)
-        nursery.start_soon(keeper.run, nursery.cancel_scope)
+        self._journals[keeper] = None
+        keeper.start(nursery)
 
-    def add(self, journal: Journal) -> None:
+    def add(self, keeper: LeaseKeeper, journal: Journal) -> None:
         """Save a journal at the end of the block."""
-        self._journals.append(journal)
+        self._journals[keeper] = journal
 
-    async def _acquire_new(self, conversation_id: str) -> LeaseKeeper:
-        """Acquire the lease of a conversation that does not exist yet.
+    async def save_fork(self, make_fork: Callable[[], Owned], conversation_id: str) -> Owned:
+        """Save a fork as a conversation of its own, and own it until the block ends.
 
-        :raises ConversationBusy: if another owner has it.
-        :raises ConfigurationError: if it exists.
+        :param make_fork: returns the fork; called once the id is known to be free.
+        :raises ConversationBusy: if another owner has a conversation with this id.
+        :raises ConfigurationError: if there is one.
         """
         check_id("conversation_id", conversation_id)
         assert self._nursery is not None  # noqa: S101 - `start` was called
         keeper = await acquire_lease(self.store, conversation_id, seconds=self._seconds, wait=0)
         self.start(self._nursery, keeper)
-        if await self.store.get(conversation_id) is not None:
-            await keeper.release()
-            raise ConfigurationError(
-                f"the store has a conversation {conversation_id!r} already: a fork needs an id of"
-                " its own"
-            )
-        return keeper
-
-    async def save_fork(self, fork: Attachable, conversation_id: str) -> None:
-        """Save a fork as a conversation of its own, and own it until the block ends."""
-        keeper = await self._acquire_new(conversation_id)
-        journal = fork.attach(self, keeper, StoredHistory(conversation_id), 0)
-        await journal.begin()
-
-    @asynccontextmanager
-    async def saving(self) -> AsyncGenerator[None, None]:
-        """Save what is not saved yet when the block ends, also if it is cancelled.
-
-        An exception of the block is raised, not that of saving, which becomes a note of it.
-        """
         try:
-            yield
-        except BaseException as error:
-            try:
-                await self._save()
-            except StoreError as failure:
-                if failure is not error:
-                    error.add_note(f"the latest change was not saved: {failure}")
+            if await self.store.get(conversation_id) is not None:
+                raise ConfigurationError(
+                    f"the store has a conversation {conversation_id!r} already: a fork needs an id"
+                    " of its own"
+                )
+            fork = make_fork()
+            journal = fork.attach(self, keeper, StoredHistory(conversation_id), 0)
+            journal.record_replacement()
+            await journal.save()
+        except BaseException:
+            if keeper.error is None:  # or else the block was cancelled, and `check` says why
+                del self._journals[keeper]
+            # The exception above is raised: the lease ends by itself if this fails, too.
+            with trio.move_on_after(self._seconds, shield=True), suppress(Exception):
+                await keeper.release()
             raise
-        await self._save()
+        return fork
 
-    async def _save(self) -> None:
-        """Save what is not saved yet, within the length of a lease.
+    async def save(self) -> None:
+        """Save what is not saved yet, within the length of a lease, also if cancelled.
 
         :raises StoreError: if that is not possible.
         """
-        if any(keeper.error for keeper in self._keepers):
-            return
+        failures: list[Exception] = []
         with trio.move_on_after(self._seconds, shield=True) as scope:
-            for journal in self._journals:
-                await journal.close()
+            for journal in list(self._journals.values()):
+                try:
+                    if journal is not None:
+                        await journal.close()
+                except LeaseLost:  # `check` raises it
+                    pass
+                except Exception as error:  # noqa: BLE001 - the others are saved first
+                    failures.append(error)
+        if failures:
+            raise failures[0]
         if scope.cancelled_caught:
             raise StoreUnavailable("append", self._seconds)
 
     async def release(self) -> None:
-        """Release all leases that were not lost."""
-        for keeper in self._keepers:
-            await keeper.release()
+        """Release the leases that were not lost, within the length of one, also if cancelled."""
+        with trio.move_on_after(self._seconds, shield=True):
+            for keeper in list(self._journals):
+                await keeper.release()
 
     def check(self) -> None:
         """Check that no lease was lost.
 
         :raises LeaseLost: if one was.
         """
-        for keeper in self._keepers:
+        for keeper in self._journals:
             keeper.check()

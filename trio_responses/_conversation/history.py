@@ -226,23 +226,19 @@ class History:
         self.counters: Counters = Counters()
         self.abandoned: set[CallKey] = set(abandoned)
         """The calls without output that the server does not have."""
-        self._journal: HistoryJournal | None = None
+        self.journal: HistoryJournal | None = None
+        """What records the changes of the history; `None` if nothing does."""
         if unsent_outputs or interrupted_calls:
             self.track_calls().restore_outputs(unsent_outputs, interrupted_calls)
 
-    @property
-    def journal(self) -> HistoryJournal | None:
-        """What records the changes of the history; `None` if nothing does."""
-        return self._journal
-
-    @journal.setter
-    def journal(self, journal: HistoryJournal | None) -> None:
-        self._journal = self.track_calls().journal = journal
+    def record_in(self, journal: HistoryJournal) -> None:
+        """Let a journal record all changes of the history from now on."""
+        self.journal = self.track_calls().journal = journal
 
     async def save(self) -> None:
         """Save all changes, where a journal records them. Not a checkpoint if there are none."""
-        if self._journal is not None:
-            await self._journal.save()
+        if self.journal is not None:
+            await self.journal.save()
 
     @property
     def log(self) -> Sequence[LogEntry]:
@@ -284,6 +280,11 @@ class History:
         """The calls that have started and not ended."""
         return self._calls.interrupted_calls if self._calls is not None else []
 
+    @property
+    def needs_full_input(self) -> bool:
+        """Whether the next turn has full input, although the server may hold the last response."""
+        return self._server is None and self.last_response_id is not None
+
     def fork(self) -> History:
         """Return an independent copy of the history, without counters and steering inputs."""
         other = History(server=self._server, last_response_id=self.last_response_id)
@@ -308,8 +309,8 @@ class History:
     def policy(self, policy: ReplayPolicy) -> None:
         if policy != self._policy:  # the server has what the new filters may leave out
             self._policy, self._server = policy, None
-            if self._journal is not None:
-                self._journal.record_settings()
+            if self.journal is not None:
+                self.journal.record_settings()
 
     def plan(
         self,
@@ -431,8 +432,8 @@ class History:
             self._pending_steers = turn.pending_steers
             if turn.clears_unsent:
                 self.unsent = RawItems()
-            if self._journal is not None:
-                self._journal.record_turn(turn)
+            if self.journal is not None:
+                self.journal.record_turn(turn)
         self.counters.turns += 1
 
     def count_usage(self, usage: Usage) -> None:
@@ -471,8 +472,8 @@ class History:
         self.abandoned.clear()
         if self._calls is not None:
             self._calls.replace(items)
-        if self._journal is not None:
-            self._journal.record_replacement()
+        if self.journal is not None:
+            self.journal.record_replacement()
 
     # --- Calls ---------------------------------------------------------------------------
 
@@ -483,7 +484,7 @@ class History:
         """
         if self._calls is None:
             self._calls = CallTracker()
-            self._calls.journal = self._journal
+            self._calls.journal = self.journal
             for items in self.pieces:
                 self._calls.scan(items)
             self._calls.discard(self.abandoned)
@@ -567,10 +568,6 @@ class CallTracker:
     def has_unsent_output(self, key: CallKey) -> bool:
         """Whether a tool call has an output that has not been sent."""
         return key in self._outputs
-
-    def has_ended(self, key: CallKey) -> bool:
-        """Whether a tool call has an output of its own, not that of an interruption."""
-        return key in self._outputs and key not in self._started
 
     def is_interrupted(self, key: CallKey) -> bool:
         """Whether a tool call has started, and has not even an output that says so."""

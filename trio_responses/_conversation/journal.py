@@ -152,7 +152,7 @@ class Journal:
         return msgspec.Raw(b"%d" % number) if known == bytes(item) else item
 
     def record_replacement(self) -> None:
-        """Record that the history was replaced."""
+        """Record the whole conversation as it is, at its beginning and when it was replaced."""
         self._settle_unfinished()
         self._output_records.clear()
         self._base = self._next_number
@@ -229,14 +229,20 @@ class Journal:
     async def _begin_again(self) -> None:
         """Discard the records that were refused, because the base after them replaces them.
 
-        A save that is still under way could use their numbers. So this needs a new lease.
+        A save that is still under way could use their numbers. So this needs a new lease. Kept is
+        which requests will not go on: the base does not say so.
         """
         await self._keeper.acquire_anew()
         stored = await self._store.get(self.conversation_id)
         self._position = stored.length if stored is not None else 0
-        self._unsaved.clear()
+        keyed = [record for record in self._unsaved if record.key is not None]
+        self._unsaved = [
+            record
+            for record in keyed
+            if isinstance(decode_record(record.data, place="a settled request"), SettledRecord)
+        ]
         self._output_records.clear()
-        self._refused, self._base = False, self._position
+        self._refused, self._base = False, self._next_number
         self._add(self._base_record())
 
     async def close(self) -> None:
@@ -245,12 +251,6 @@ class Journal:
         if unsent.json != self._saved_unsent.json:
             self._add(UnsentRecord(items=list(unsent)))
             self._saved_unsent = unsent
-        await self.save()
-
-    async def begin(self) -> None:
-        """Save the conversation as it is, as the first record of the log."""
-        self._base = self._next_number
-        self._add(self._base_record())
         await self.save()
 
     # --- Requests ------------------------------------------------------------------------

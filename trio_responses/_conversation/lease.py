@@ -42,84 +42,104 @@ class LeaseKeeper:
         self._seconds = seconds
         self._ends_at = trio.current_time() + seconds
         """When the lease may have ended, on Trio's clock."""
-        self._scope = trio.CancelScope()
+        self._block = trio.CancelScope()
+        self._renewal = trio.CancelScope()
         self._lock = FastLock()
         """Held while the lease is renewed or replaced."""
+        self._next_owner: str | None = None
+        """The owner of the lease that is to replace the present one; `None` if none is."""
         self.lease: Lease = lease
         """The present lease."""
-        self.error: LeaseLost | None = None
-        """Why the lease was lost; `None` if it is not known to be."""
+        self.error: Exception | None = None
+        """Why the block was cancelled: `LeaseLost`, or an error that a store must not raise."""
 
-    async def run(self, scope: trio.CancelScope) -> None:
-        """Renew the lease until this task is cancelled.
+    def start(self, nursery: trio.Nursery) -> None:
+        """Renew the lease in a nursery, which is cancelled when the lease is lost."""
+        self._block = nursery.cancel_scope
+        nursery.start_soon(self._run)
 
-        :param scope: cancelled when the lease is lost.
+    async def _run(self) -> None:
+        """Renew the lease until this task is cancelled, or the lease is lost."""
+        with self._renewal:
+            try:
+                await self._renew()
+            except Exception as error:  # noqa: BLE001 - the block raises it, alone
+                self.lose(error)
+
+    async def _renew(self) -> None:
+        """Renew the lease again and again.
+
+        :raises LeaseLost: when it is lost.
         """
-        self._scope = scope
         pause = self._seconds / RENEWALS
         while True:
             await trio.sleep(pause)
             asked_at = trio.current_time()
             try:
                 async with self._lock:
-                    await self._store.renew(self.lease, seconds=self._seconds)
-            except LeaseLost as error:
-                self.lose(error)
-                return
+                    if self._next_owner is None:
+                        await self._store.renew(self.lease, seconds=self._seconds)
+                    else:
+                        await self._replace(self._next_owner)
             except StoreUnavailable:
                 pause = min(LAST_PAUSE, self._seconds / RENEWALS)
                 if trio.current_time() >= self._ends_at:
-                    self.lose(
-                        LeaseLost(
-                            self.lease,
-                            f"the store did not answer for {self._seconds:g} s, so it was not"
-                            " renewed",
-                        )
-                    )
-                    return
+                    raise LeaseLost(
+                        self.lease,
+                        f"the store did not answer for {self._seconds:g} s, so it was not renewed",
+                    ) from None
             else:
                 self._ends_at = asked_at + self._seconds
                 pause = self._seconds / RENEWALS
 
-    def lose(self, error: LeaseLost) -> None:
+    def lose(self, error: Exception) -> None:
         """Cancel the block of the conversation, because the lease was lost."""
         self.error = self.error or error
-        self._scope.cancel()
+        self._block.cancel()
 
     def check(self) -> None:
         """Check that the lease is not known to be lost.
 
         :raises LeaseLost: if it is.
         """
-        if self.error is not None:
+        if isinstance(self.error, LeaseLost):
             raise self.error.copy_for_raise()
+        if self.error is not None:
+            raise self.error
 
     async def acquire_anew(self) -> None:
         """Replace the lease by a new one, so that no save that is still under way has an effect.
 
+        Interrupted, it is repeated, at the latest when the lease is renewed.
+
         :raises LeaseLost: if another owner was faster.
         """
-        old = self.lease
-        owner = secrets.token_hex(16)
         async with self._lock:
-            await self._store.release(old)
-            try:
-                self.lease = await self._store.acquire(
-                    old.conversation_id, owner, seconds=self._seconds
-                )
-            except ConversationBusy:
-                error = LeaseLost(old, "another owner took over")
-                self.lose(error)
-                raise error from None
+            self._next_owner = self._next_owner or secrets.token_hex(16)
+            await self._replace(self._next_owner)
+
+    async def _replace(self, owner: str) -> None:
+        """Replace the lease by that of the next owner."""
+        old = self.lease
+        await self._store.release(old)
+        try:
+            self.lease = await self._store.acquire(
+                old.conversation_id, owner, seconds=self._seconds
+            )
+        except ConversationBusy:
+            error = LeaseLost(old, "another owner took over")
+            self.lose(error)
+            raise error from None
+        self._next_owner = None
 
     async def release(self) -> None:
-        """Release the lease. If the store cannot be reached, the lease ends by itself.
-
-        A cancellation does not shorten this. It ends at the latest when the lease would.
-        """
-        if self.error is None:
-            with trio.move_on_after(self._seconds, shield=True), suppress(StoreUnavailable):
+        """Stop to renew the lease, and release it. If that fails, the lease ends by itself."""
+        self._renewal.cancel()
+        if not isinstance(self.error, LeaseLost):
+            with suppress(StoreError):
                 await self._store.release(self.lease)
+            if self._next_owner is not None:
+                await _give_back(self._store, self.lease.conversation_id, self._next_owner)
 
 
 async def acquire_lease(
@@ -151,5 +171,6 @@ async def acquire_lease(
 
 async def _give_back(store: ConversationStore, conversation_id: str, owner: str) -> None:
     """Release the lease that an acquisition with an unknown outcome may have brought."""
-    with trio.move_on_after(GIVE_BACK_SECONDS, shield=True), suppress(StoreError):
+    # The caller raises what went wrong before: no other exception takes its place.
+    with trio.move_on_after(GIVE_BACK_SECONDS, shield=True), suppress(Exception):
         await store.release(await store.acquire(conversation_id, owner, seconds=FIRST_PAUSE))

@@ -312,14 +312,19 @@ class RunStream:
             self.responses.append(request.latest)
             _check_answerable(self.responses)
         else:
-            self._history.unsent = self._new = self._new or self._history.unsent
+            self._new = self._new or self._history.unsent
+            if request is None:  # the input of a request comes again, with its id
+                self._history.unsent = self._new
         return request
 
     async def _end_request(self, request: ActiveRequest | None, handled: Iterable[CallKey]) -> None:
-        """Save that the last Response is the answer, if the calls that tools answer have ended."""
+        """Save that the last Response is the answer, unless the history was replaced meanwhile.
+
+        The calls that tools answer have outputs, if only that they were interrupted.
+        """
         if request is None or self._config.journal is None:
             return
-        if all(self._calls.has_ended(key) for key in handled):
+        if all(self._calls.has_unsent_output(key) for key in handled):
             self._config.journal.record_answer(request)
             await self._history.save()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
 import trio
@@ -25,7 +25,6 @@ from trio_responses._conversation.records import (
     without_secrets,
 )
 from trio_responses._conversation.settings import TurnSettings, copy_settings
-from trio_responses._errors import ConfigurationError
 from trio_responses._protocol.calls import make_error_output
 from trio_responses._protocol.continuation import ContinuationPoint, Placement, ServerTraits
 from trio_responses._protocol.raw_items import RawItems
@@ -39,6 +38,9 @@ if TYPE_CHECKING:
     from trio_responses._wire import Response
 
 __all__ = ["StoredHistory", "read_history"]
+
+RECORDS_AT_ONCE: Final = 100
+"""How many records are read before other tasks run: about a millisecond."""
 
 
 @final
@@ -62,7 +64,7 @@ class StoredHistory:
         """The record of each output that no turn contains yet, and the output."""
         self._numbers: dict[int, bytes] = {}
         self._latest: TurnRecord | None = None
-        """The turn that the next one continues; `None` if it is not known."""
+        """The turn that the next one may continue: no other settings followed it."""
 
     def apply(self, number: int, data: bytes) -> None:
         """Apply the next record.
@@ -77,7 +79,7 @@ class StoredHistory:
         self.is_empty = False
         try:
             self._apply(number, record)
-        except (ConfigurationError, KeyError) as error:
+        except (ValueError, KeyError) as error:
             raise StoreError(f"{place} is damaged: {error}") from None
 
     def _apply(self, number: int, record: LogRecord) -> None:
@@ -87,6 +89,7 @@ class StoredHistory:
             case SettingsRecord():
                 self.settings = record.settings
                 self.history.policy = record.replay_policy
+                self._latest = None
             case TurnRecord():
                 self._apply_turn(record)
             case AnswerRecord() | SettledRecord():
@@ -135,6 +138,7 @@ class StoredHistory:
             )
         )
         history.counters.turns = 0  # the counters are those of this process
+        history.last_response_id = record.response.id or None
         self._latest, self.unfinished = record, None
         if record.request is not None and not record.request.ended:
             self.unfinished = record.request, record.response.rebuild(record.output)
@@ -188,6 +192,7 @@ async def read_history(store: ConversationStore, conversation_id: str) -> tuple[
             raise StoreError(f"{place_of(conversation_id, number)} is missing")
         for number, record in enumerate(records, number):  # noqa: B020 - continues the count
             read.apply(number, record.data)
-            await trio.lowlevel.checkpoint_if_cancelled()
+            if number % RECORDS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
         number += 1
     return read, number

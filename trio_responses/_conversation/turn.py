@@ -155,7 +155,8 @@ class ConversationRequest:
 
     async def save(self) -> None:
         """Save the turn, where a journal records the history."""
-        await self._history.save()
+        if self._history.journal is not None:
+            await self._history.journal.save()
 
     def _ended_well(self, response: Response) -> bool:
         """Whether the next turn can continue from a response."""

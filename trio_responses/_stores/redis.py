@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._errors import ConfigurationError
-from trio_responses._stores.base import StoreBase, check_id
+from trio_responses._stores.base import EngineError, StoreBase, check_id
 from trio_responses._stores.errors import (
     ConversationBusy,
     ConversationTooLarge,
@@ -181,7 +181,10 @@ class RedisStore(StoreBase):
         """Check that no conversation disappears by itself.
 
         :raises ConfigurationError: when one may.
+        :raises EngineError: while the server does not say.
         """
+        if information.get("loading") == "1":  # it does not report its append-only file yet
+            raise EngineError("Redis loads its data")
         accept = "or pass allow_volatile=True to accept the loss"
         if information.get("aof_enabled") != "1":
             raise ConfigurationError(

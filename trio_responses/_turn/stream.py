@@ -575,7 +575,7 @@ class ResponseStream:
                 elif self._state is StreamState.RESTARTING:
                     events = await self._continue_restart()
                 else:
-                    self._raise_end()
+                    await self._end()
             if self._response is not None:
                 self._unsaved = events
                 await self._request.save()
@@ -584,9 +584,10 @@ class ResponseStream:
         finally:
             self._reading = False
 
-    def _raise_end(self) -> NoReturn:
-        """Raise what ends the iteration."""
+    async def _end(self) -> NoReturn:
+        """Raise what ends the iteration, once the turn is saved."""
         if self._response is not None:
+            await self._request.save()  # of a turn that ended without another event
             raise StopAsyncIteration
         raise self._failure or RuntimeError(OUTSIDE)
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import msgspec
 import trio
+import trio.lowlevel
 
 from tests.conversation.rig import open_steady
 from trio_responses import Conversation
@@ -38,6 +39,31 @@ class FaultyStore(MemoryStore):
         """Append records, and note them."""
         await super().append(lease, position, records, base=base)
         self.appended += [record.data for record in records]
+
+
+class Canceller(trio.abc.Instrument):
+    """Cancels a scope at the n-th step of any task."""
+
+    def __init__(self) -> None:
+        self._left: int | None = None
+        self._scope = trio.CancelScope()
+
+    @property
+    def has_cancelled(self) -> bool:
+        """Whether the scope was cancelled."""
+        return self._left is None
+
+    def start(self, scope: trio.CancelScope, steps: int | None) -> None:
+        """Cancel a scope after so many steps; `None` for never."""
+        self._scope, self._left = scope, steps
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - of Trio
+        """Count a step."""
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                self._left = None
+                self._scope.cancel()
 
 
 class Killed(BaseException):

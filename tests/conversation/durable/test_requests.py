@@ -85,6 +85,23 @@ async def test_a_failed_request_is_sent_again(server: ResponsesServer) -> None:
     assert len(server.requests) == 2
 
 
+async def test_the_input_of_a_failed_request_is_sent_with_its_id_only(
+    server: ResponsesServer,
+) -> None:
+    server.answer(Fail("server_error"))
+    async with MemoryStore() as store:
+        async with open_owner(server, store) as conversation:
+            with pytest.raises(Exception, match="server_error"):
+                await conversation.run("one", request_id="a")
+            with pytest.raises(ConfigurationError, match="needs an input"):
+                await conversation.run()
+        async with open_owner(server, store) as again:
+            with pytest.raises(ConfigurationError, match="needs an input"):
+                await again.run()
+            await again.run("one", request_id="a")
+            assert message_texts(again)[::2] == ["one"]
+
+
 async def test_two_tasks_with_the_same_request_send_it_once(server: ResponsesServer) -> None:
     answers: list[str] = []
     async with MemoryStore() as store, open_owner(server, store) as conversation:
@@ -124,6 +141,25 @@ async def test_a_response_with_calls_for_the_program_is_answered_again(
                 response = await conversation.run("Go", request_id="a")
                 assert [call.call_id for call in response.function_calls] == ["call_1", "call_2"]
     assert len(server.requests) == 1
+
+
+async def test_a_request_that_was_answered_after_an_interruption_has_ended(
+    server: ResponsesServer,
+) -> None:
+    """The Response has a call of the program, and one that was interrupted."""
+    mine = {"type": "function", "name": "mine", "parameters": {"type": "object"}}
+    server.answer([WEATHER, WEATHER.__class__("mine", {}, call_id="call_2")])
+    tools = [weather, mine]
+    async with MemoryStore() as store:
+        # acquire, get, base, find, turn, start; the output is the call after them.
+        with pytest.raises(Killed):
+            async with open_owner(server, ProcessStore(store, 6), tools=tools) as conversation:
+                await conversation.run("Go", request_id="a")
+        async with open_owner(server, store, tools=tools, wait=60) as conversation:
+            first = await conversation.run("Go", request_id="a")
+            await conversation.create("two")
+            assert await conversation.run("Go", request_id="a") == first
+    assert len(server.requests) == 2
 
 
 async def test_an_undecodable_call_is_no_success_when_repeated(
@@ -277,3 +313,17 @@ async def test_a_run_without_input_continues_an_interrupted_request(
             assert (await conversation.run("one", request_id="a")).output_text == DONE
             assert message_texts(conversation) == ["one", DONE]
     assert len(server.requests) == 3
+
+
+async def test_create_does_not_repeat_an_interrupted_run(narrow_server: ResponsesServer) -> None:
+    server = narrow_server
+    say_raw(server, function_call("weather", '{"city": "Oslo"}'))
+    server.answer(Fail("server_error"))
+    server.answer(DONE)
+    async with MemoryStore() as store, open_owner(server, store, tools=[weather]) as conversation:
+        with pytest.raises(Exception, match="server_error"):
+            await conversation.run("one", request_id="a")
+        with pytest.raises(ConfigurationError, match="repeat it with run"):
+            await conversation.create("one", request_id="a")
+        assert (await conversation.run("one", request_id="a")).output_text == DONE
+        assert (await conversation.create("one", request_id="a")).output_text == DONE

@@ -447,6 +447,32 @@ async def test_a_pool_has_durable_conversations(server: ResponsesServer) -> None
     assert len(server.requests) == 2
 
 
+async def test_other_tasks_run_while_a_long_conversation_is_opened(server: ResponsesServer) -> None:
+    passes = 0
+
+    async def count_passes() -> None:
+        nonlocal passes
+        while True:
+            await trio.lowlevel.checkpoint()
+            passes += 1
+
+    async def count_while_opening(store: MemoryStore) -> int:
+        before = passes
+        async with open_owner(server, store):
+            return passes - before
+
+    async with MemoryStore() as store, trio.open_nursery() as nursery:
+        async with open_owner(server, store) as conversation:
+            await conversation.create("Hello")
+        nursery.start_soon(count_passes)
+        short = await count_while_opening(store)
+        async with open_owner(server, store) as conversation:
+            for _ in range(500):
+                await conversation.create("Hello")
+        assert await count_while_opening(store) >= short + 5
+        nursery.cancel_scope.cancel()
+
+
 async def test_rounds_of_many_calls_survive(server: ResponsesServer) -> None:
     worker = Worker()
     server.respond_with(keep_calling(3, 4))
