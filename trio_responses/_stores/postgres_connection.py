@@ -86,9 +86,9 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
 
     deadline: float = 0.0
 
-    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **named: Any) -> T:
         """Wait for an operation of psycopg, which looks at the deadline every 0.1 s."""
-        return super().wait(self._bounded(gen), *args, **kwargs)
+        return super().wait(self._bounded(gen), *args, **named)
 
     def _bounded(self, operation: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
         try:

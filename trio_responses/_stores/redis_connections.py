@@ -101,8 +101,8 @@ class Connection(BaseConnection):
     Coredis would open the stream itself, but would leave unclosed buffers behind when that fails.
     """
 
-    def __init__(self, stream: ByteStream, location: Location, **options: Any) -> None:
-        super().__init__(location, **options)
+    def __init__(self, stream: ByteStream, location: Location, **named: Any) -> None:
+        super().__init__(location, **named)
         self._open_stream = stream
 
     async def _connect(self) -> ByteStream:
