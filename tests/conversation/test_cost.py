@@ -1,5 +1,6 @@
 """The cost of a conversation beside a plain stream does not grow with the items of a turn."""
 
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -31,11 +32,14 @@ def counted(work: Callable[[], object]) -> int:
         calls += kind in {"call", "c_call"}
 
     before = sys.getprofile()
+    gc.collect()
+    gc.disable()  # finalizers would be counted
     sys.setprofile(on_call)
     try:
         work()
     finally:
         sys.setprofile(before)
+        gc.enable()
     return calls
 
 
