@@ -1,9 +1,10 @@
 """Checks of the parameters and the input of a request, before anything is sent.
 
 A wrong name and a wrong type raise `TypeError`, a wrong value raises `ValueError`. The checks are
-made from the annotations of the typed dicts in ``params``, on first use: a key, a type or a word
-that these do not allow is refused, at every depth. Objects that servers extend (tools, items, JSON
-schemas) may have any keys; only missing keys are refused there, and numbers that JSON lacks.
+made from the annotations of the typed dicts in ``params``, each on the first use of its key: a key,
+a type or a word that these do not allow is refused, at every depth. Objects that servers extend
+(tools, items, JSON schemas) may have any keys; only missing keys are refused there, and numbers
+that JSON lacks.
 """
 
 import difflib
@@ -101,13 +102,12 @@ def check_params(
     :raises ValueError: for a word that a closed field does not have, a missing key of an object,
         and a number that JSON lacks.
     """
-    checks = _checks_of(allowed)
+    names = allowed.__annotations__
     for name, value in params.items():
-        check = checks.get(name)
-        if check is None:
+        if name not in names:
             raise TypeError(_describe_unknown(name, of, allowed, options))
         if value is not msgspec.UNSET:
-            check(value)
+            _check_of_key(allowed, name)(value)
     extra_body = params.get("extra_body")
     if extra_body:
         _check_extra_body(extra_body, of, allowed)
@@ -121,7 +121,7 @@ def _describe_unknown(name: str, of: str, allowed: Any, options: Collection[str]
     hint = hint or _NO_SUCH_PARAMETER.get(name)
     if hint is not None:
         return f"{problem}: {hint}"
-    names = [*_checks_of(allowed), *options]
+    names = [*allowed.__annotations__, *options]
     unknown = "; a field that this version does not know goes into extra_body={...}"
     return problem + (_closest(name, names) or unknown)
 
@@ -168,13 +168,19 @@ def _merge(fields: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any
 
 
 @functools.cache
-def _checks_of(typed_dict: Any, path: str = "") -> dict[str, Check]:
-    """Return the check of every key of a typed dict."""
-    hints = typing.get_type_hints(typed_dict)
-    return {
-        name: _SPECIAL.get(path + name) or _check_of(hint, path + name)
-        for name, hint in hints.items()
-    }
+def _check_of_key(typed_dict: Any, name: str, path: str = "") -> Check:
+    """Return the check of a key of a typed dict, which is made on first use of the key.
+
+    :param path: the place of the typed dict, in front of the name.
+    """
+    path += name
+    return _SPECIAL.get(path) or _check_of(_hint_of(typed_dict, name), path)
+
+
+def _hint_of(typed_dict: Any, name: str) -> Any:
+    """Return the annotation of a key of a typed dict, without ``Required``."""
+    hint = typed_dict.__annotations__[name]
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Required else hint
 
 
 def _check_of(hint: Any, path: str) -> Check:
@@ -264,7 +270,7 @@ def _check_of_words(members: Sequence[Any], path: str) -> Check:
 
 
 def _check_of_object(typed_dict: Any, path: str) -> Check:
-    checks = _checks_of(typed_dict, f"{path}.")
+    keys = typed_dict.__annotations__
     required = sorted(cast("frozenset[str]", typed_dict.__required_keys__))
     field = path.partition(".")[0].removesuffix("[]")
     unknown = f"; a key that this version does not know goes into extra_body={{{field!r}: ...}}"
@@ -273,15 +279,14 @@ def _check_of_object(typed_dict: Any, path: str) -> Check:
         if not isinstance(value, Mapping):
             if path == "prompt":
                 raise TypeError("prompt names a stored prompt; text for the model is the input")
-            example = f"a mapping such as {{{next(iter(checks))!r}: ...}}"
+            example = f"a mapping such as {{{next(iter(keys))!r}: ...}}"
             raise TypeError(_describe_type(path, example, value))
         for key, each in cast("Mapping[str, Any]", value).items():
-            check_key = checks.get(key)
-            if check_key is None:
+            if key not in keys:
                 problem = f"{path} has no key {key!r}"
-                raise TypeError(problem + (_closest(str(key), checks) or unknown))
+                raise TypeError(problem + (_closest(str(key), keys) or unknown))
             if each is not msgspec.UNSET:
-                check_key(each)
+                _check_of_key(typed_dict, key, f"{path}.")(each)
         for key in required:
             if key not in value:
                 raise ValueError(f"{path} needs the key {key!r}")
@@ -316,7 +321,7 @@ def _check_of_variants(objects: Sequence[Any], path: str) -> Check:
     variants: dict[str, Check] = {}
     other: Check | None = None
     for each in objects:
-        kind = typing.get_type_hints(each)["type"]
+        kind = _hint_of(each, "type")
         check_variant = _check_of_object(each, path)
         if kind is str:
             other = check_variant
