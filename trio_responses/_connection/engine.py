@@ -24,7 +24,7 @@ from trio_responses._connection.http_calls import HTTPCalls
 from trio_responses._connection.request_queue import RequestQueue
 from trio_responses._connection.router import Router
 from trio_responses._connection.shared_backoff import SharedBackoff
-from trio_responses._connection.socket import Socket
+from trio_responses._connection.socket import Socket, SocketState
 from trio_responses._connection.socket_set import SocketSet
 from trio_responses._endpoint import api_key_for, handshake_headers, key_hint
 from trio_responses._errors import (
@@ -518,31 +518,28 @@ class ConnectionEngine:
     async def _run_socket(self, socket: Socket) -> None:
         """Read one socket, or the answer to one request over HTTP. The receive task runs this."""
         try:
-            await self._read_until_drained(socket)
+            try:
+                while not socket.drained:
+                    with socket.read_scope():
+                        await self._read(socket)
+                    await self._read_arrived(socket)
+                    socket.fail_overdue_turns()
+                    socket.check_age()
+                    socket.transport.check_keepalive()
+                if isinstance(socket.transport, HTTPExchange) and socket.requests.count():
+                    socket.transport.abort()  # no reader waits for the rest of the response
+            except ConnectionLost as lost:
+                self._remove_socket(socket, lost)
+            finally:
+                cancelled = ConnectionClosed("the connection was cancelled")
+                self._remove_socket(socket, self.sockets.closed_with or cancelled)
         finally:
             await socket.transport.aclose()
-
-    async def _read_until_drained(self, socket: Socket) -> None:
-        try:
-            while not socket.drained:
-                with socket.read_scope():
-                    await self._read(socket)
-                await self._read_arrived(socket)
-                socket.fail_overdue_turns()
-                socket.check_age()
-                socket.transport.check_keepalive()
-            if isinstance(socket.transport, HTTPExchange) and socket.requests.count():
-                socket.transport.abort()  # no reader waits for the rest of the response
-        except ConnectionLost as lost:
-            self._remove_socket(socket, lost)
-        finally:
-            cancelled = ConnectionClosed("the connection was cancelled")
-            self._remove_socket(socket, self.sockets.closed_with or cancelled)
 
     async def _read(self, socket: Socket) -> None:
         """Read and route messages until the next deadline, or until the socket is drained."""
         requests = socket.requests
-        while not socket.drained:
+        while socket.state is SocketState.OPEN or not socket.drained:  # mostly without a call
             if self._budget.any_limit_reached:
                 await self._wait_for_buffer_space(socket)
             socket.starved_since = math.inf

@@ -29,7 +29,7 @@ from trio_responses._errors import (
 )
 from trio_responses._protocol.backoff import retry_delay
 from trio_responses._protocol.continuation import Placement, ServerTraits
-from trio_responses._protocol.requests import ActiveRequest, SteerInput
+from trio_responses._protocol.requests import ENDED, ActiveRequest, SteerInput
 from trio_responses._transport.http import unsupported
 from trio_responses._turn.attempt import TurnAttempt
 from trio_responses._turn.inbox import Inbox
@@ -86,6 +86,7 @@ class RequestQueue:
             instructions_with_parent=config.endpoint.instructions_with_parent,
         )
         self._lock = FastLock()
+        self._now = trio.lowlevel.current_clock().current_time
         self.lanes: LaneRegistry = LaneRegistry(
             offered=config.endpoint.lanes, over_http=config.transport == "http"
         )
@@ -151,7 +152,7 @@ class RequestQueue:
         except BaseException:
             self._withdraw(socket, turn)
             raise
-        turn.sent_at = now = trio.current_time()
+        turn.sent_at = now = self._now()
         self.retries += retry
         if turn.observer is not None:
             turn.observer.sent(now)
@@ -307,7 +308,7 @@ class RequestQueue:
         replace = restarts or self._config.on_abandoned_turn == "replace_socket"
         replace = replace and not self._config.endpoint.lanes
         turn.inbox.discard()
-        socket = None if turn.ended else self._sockets.socket_of(turn)
+        socket = None if turn.state in ENDED else self._sockets.socket_of(turn)
         if socket is not None:
             socket.abandon(turn, replace=replace)
 

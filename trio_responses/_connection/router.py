@@ -22,6 +22,7 @@ from trio_responses._turn.inbox import Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import TypeAlias
 
     from trio_responses._connection.socket import Socket
     from trio_responses._lifecycle import Event
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from trio_responses._settings import Limits
     from trio_responses._turn.inbox import Budget
     from trio_responses._wire import ServerEvent
+
+    OwnerBatch: TypeAlias = tuple[list[ServerEvent], list[int]]
+    """The events of a batch that belong to one owner, and the sizes of their messages."""
+    OwnerBatches: TypeAlias = defaultdict[ActiveRequest | None, OwnerBatch]
 
 __all__ = ["Router"]
 
@@ -102,40 +107,46 @@ class Router:
         Only an event of `OWNERSHIP_EVENTS` can change which request the events of a lane belong to.
         Between two of them, all events of a lane have one owner, which is looked up once.
         """
-        batches: defaultdict[ActiveRequest | None, _OwnerBatch] = defaultdict(_OwnerBatch)
+        batches: OwnerBatches = defaultdict(lambda: ([], []))
         changes_owner = map(OWNERSHIP_EVENTS.__contains__, map(type, events))
         start = 0
         for index in compress(count(), changes_owner):
-            self._route_between(socket, batches, events[start:index], sizes[start:index])
+            if start < index:
+                self._route_between(socket, batches, events[start:index], sizes[start:index])
             start = index + 1
             event = events[index]
             owner = socket.requests.route(event)
             if type(event) in INSPECTED:
                 self._inspect(event, owner, socket)
-            batches[owner].add([event], sizes[index])
-        self._route_between(socket, batches, events[start:], sizes[start:])
-        for owner, batch in batches.items():
-            self._deliver_to_owner(socket, owner, batch.events, batch.size)
+            own_events, own_sizes = batches[owner]
+            own_events.append(event)
+            own_sizes.append(sizes[index])
+        if start < len(events):
+            self._route_between(socket, batches, events[start:], sizes[start:])
+        for owner, (own_events, own_sizes) in batches.items():
+            self._deliver_to_owner(socket, owner, own_events, sum(own_sizes))
 
     def _route_between(
         self,
         socket: Socket,
-        batches: defaultdict[ActiveRequest | None, _OwnerBatch],
+        batches: OwnerBatches,
         events: list[ServerEvent],
         sizes: list[int],
     ) -> None:
-        """Find the owners of events, which are the same for all events of a ``stream_id``."""
+        """Find the owners of events, at least one; those of a ``stream_id`` have the same owner."""
         lanes = list(map(LANE, events))
-        if events and lanes.count(lanes[0]) == len(lanes):
-            batches[socket.requests.route(events[0])].add(events, sum(sizes))
+        if lanes.count(lanes[0]) == len(lanes):
+            own_events, own_sizes = batches[socket.requests.route(events[0])]
+            own_events += events
+            own_sizes += sizes
             return
-        by_lane: dict[str | None, _OwnerBatch] = {}
+        by_lane: dict[str | None, OwnerBatch] = {}
         for lane, event, size in zip(lanes, events, sizes, strict=True):
             batch = by_lane.get(lane)
             if batch is None:
                 batch = by_lane[lane] = batches[socket.requests.route(event)]
-            batch.events.append(event)
-            batch.size += size
+            batch[0].append(event)
+            batch[1].append(size)
 
     def notify_channel(self, event: Event) -> None:
         """Put a lifecycle event on the raw channel, if the program uses the channel."""
@@ -218,17 +229,3 @@ class Router:
             wire_type=wire_type,
             stream_id=lane,
         )
-
-
-class _OwnerBatch:
-    """The events of a batch that belong to one owner: a turn or a raw request."""
-
-    __slots__ = ("events", "size")
-
-    def __init__(self) -> None:
-        self.events: list[ServerEvent] = []
-        self.size = 0
-
-    def add(self, events: list[ServerEvent], size: int) -> None:
-        self.events += events
-        self.size += size

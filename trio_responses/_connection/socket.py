@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from trio_responses._transport.transport import Transport
     from trio_responses._wire import ErrorEvent
 
-__all__ = ["Socket"]
+__all__ = ["Socket", "SocketState"]
 
 MESSAGE_TOO_BIG: Final = 1009
 NO_LANES: Final[frozenset[str | None]] = frozenset()

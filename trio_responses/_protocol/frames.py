@@ -431,6 +431,7 @@ def _violated_rule(first: int, second: int) -> str:
 _FINAL_TEXT: Final = _FIN | _TEXT
 _KEYS_PER_CALL: Final = 64
 """The number of keys that one system call makes."""
+_all_keys: Final = Struct("4s" * _KEYS_PER_CALL)
 _MAX_AS_INTEGER: Final = 4096
 """The payload size in bytes up to which one integer is faster to mask than tables."""
 
@@ -453,9 +454,9 @@ def encode_text_frame(payload: bytes) -> bytes:
 
 def _make_keys() -> bytes:
     """Return a new random key for a mask, and keep others for the next frames."""
-    block = os.urandom(4 * _KEYS_PER_CALL)
-    _keys.extend(block[start : start + 4] for start in range(4, len(block), 4))
-    return block[:4]
+    keys: tuple[bytes, ...] = _all_keys.unpack(os.urandom(_all_keys.size))
+    _keys.extend(keys[1:])
+    return keys[0]
 
 
 _keys: Final[list[bytes]] = []

@@ -74,7 +74,8 @@ class TurnMethods:
         :param generate: `False` for a warm-up.
         """
         check_option_values(delivery=delivery)
-        check_turn_timeouts(timeouts)
+        if timeouts is not None:
+            check_turn_timeouts(timeouts)
         return ResponseStream(
             self._turn_sender(),
             StaticRequest(create_command(params, given, generate=generate), timeouts),

@@ -166,10 +166,9 @@ def create_command(
 
 def command_of(fields: Mapping[str, Any]) -> ResponseCreate:
     """Return a command with the given fields; those that this version does not know are kept."""
-    known = {name: fields[name] for name in fields if name in CREATE_FIELDS}
-    unknown = {name: fields[name] for name in fields if name not in CREATE_FIELDS}
-    if unknown:
-        known["extra"] = unknown
+    known = dict(fields)
+    if not CREATE_FIELDS.issuperset(known):
+        known["extra"] = {name: known.pop(name) for name in fields if name not in CREATE_FIELDS}
     if known.get("tools"):
         known["tools"] = tool_definitions(known["tools"])
     return wire.ResponseCreate(**known)

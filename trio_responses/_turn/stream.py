@@ -260,8 +260,9 @@ class ResponseStream:
         """Leave the turn without waiting. Remaining events are discarded."""
         restarting = self._state is StreamState.RESTARTING  # the failed attempt is abandoned
         self._advance(StreamTrigger.LEAVE)
-        self._accumulate()
-        self._hold_nothing()
+        if self._held or self._ready:
+            self._accumulate()
+            self._hold_nothing()
         if self._sending_again is not None:
             self._sending_again.cancel()
         if self._turn is not None and not restarting:
@@ -631,8 +632,8 @@ class ResponseStream:
             self._follow_successor(turn, event)
         if ready:
             self._hold(event, ready)
-        else:
-            self._accumulator.feed((event,))
+            return (event,)  # not the last one
+        self._accumulator.feed((event,))
         if turn.state in ENDED and turn.inbox.empty:
             return self._conclude_with((event,))
         return (event,)
