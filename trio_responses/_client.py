@@ -542,9 +542,8 @@ async def open_responses(
     )
     async with open_closing_nursery(engine.aclose) as nursery:
         engine.start(nursery, shielded=True)
-        connection = ResponsesConnection(engine)
-        await connection.wait_open()
-        yield connection
+        await engine.wait_open()
+        yield ResponsesConnection(engine)
 
 
 @trio.lowlevel.enable_ki_protection

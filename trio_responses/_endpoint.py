@@ -187,10 +187,9 @@ class Endpoint:
 
         :param url: `None` for the URL in ``OPENAI_BASE_URL``, or OpenAI's when that is not set.
         """
-        url = websocket_url(url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL_URL)
-        if OFFICIAL_HOST.fullmatch((urlsplit(url).hostname or "").removesuffix(".")):
-            return cls.openai(url)
-        return cls.compatible(url)
+        other = cls.compatible(url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL_URL)
+        is_official = OFFICIAL_HOST.fullmatch(other.tls_name)
+        return cls.openai(other.url) if is_official else other
 
     @property
     def secure(self) -> bool:

@@ -185,11 +185,13 @@ class ConnectionEngine:
         """Close the connection, idempotent, within ``timeouts.close``, also when cancelled."""
         self._close(ConnectionClosed("the connection was closed"))
         self._tasks.cancel()
-        if self._started:
-            with trio.CancelScope(shield=True):
-                while not self.finished:
-                    await self._ended.wait()
-        await trio.lowlevel.checkpoint()
+        if not self._started or self.finished:
+            await trio.lowlevel.checkpoint()
+            return
+        with trio.CancelScope(shield=True):
+            while not self.finished:
+                await self._ended.wait()
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     # --- The supervisor task -------------------------------------------------------------
 

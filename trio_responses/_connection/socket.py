@@ -16,7 +16,7 @@ and calls the methods in between.
 from __future__ import annotations
 
 import math
-from enum import Enum, auto
+from enum import StrEnum, auto
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -49,7 +49,7 @@ MESSAGE_TOO_BIG: Final = 1009
 NO_LANES: Final[frozenset[str | None]] = frozenset()
 
 
-class SocketState(Enum):
+class SocketState(StrEnum):
     """The state of a socket: takes new requests, finishes old ones, or is closed."""
 
     OPEN = auto()
@@ -57,7 +57,7 @@ class SocketState(Enum):
     CLOSED = auto()
 
 
-class SocketTrigger(Enum):
+class SocketTrigger(StrEnum):
     """A trigger of the socket state machine: an input that changes the state of a socket."""
 
     RETIRE = auto()

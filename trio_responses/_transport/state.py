@@ -26,13 +26,13 @@ A trigger that a table does not list for the current state is a defect of this p
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import StrEnum, auto
 from typing import Final
 
 __all__ = ["TransportState", "TransportStates", "TransportTrigger", "WriteState", "WriteTrigger"]
 
 
-class TransportState(Enum):
+class TransportState(StrEnum):
     """The state of a transport, from the upgrade request to the closed stream."""
 
     OPENING = auto()
@@ -51,7 +51,7 @@ class TransportState(Enum):
     """This side closed the socket, or the upgrade failed."""
 
 
-class TransportTrigger(Enum):
+class TransportTrigger(StrEnum):
     """A trigger of the transport state machine: an input that changes its state."""
 
     SWITCHING_PROTOCOLS = auto()
@@ -111,7 +111,7 @@ TRANSPORT_TRANSITIONS: Final[dict[TransportState, dict[TransportTrigger, Transpo
 }
 
 
-class WriteState(Enum):
+class WriteState(StrEnum):
     """The state of a transport's write side: which frames may still be written."""
 
     READY = auto()
@@ -122,7 +122,7 @@ class WriteState(Enum):
     """Nothing: half a frame may be on the wire."""
 
 
-class WriteTrigger(Enum):
+class WriteTrigger(StrEnum):
     """A trigger of the write-side state machine of a transport: an input that changes its state."""
 
     CLOSE_FRAME_WRITTEN = auto()
@@ -167,4 +167,4 @@ class TransportStates:
             else:
                 self.write = WRITE_TRANSITIONS[self.write][trigger]
         except KeyError:
-            raise RuntimeError(f"{trigger} cannot happen to {self!r}") from None
+            raise RuntimeError(f"{trigger.name} cannot happen to {self!r}") from None

@@ -461,8 +461,8 @@ class WebSocketTransport:
                         await self._websocket.aclose(self._close_code)
                         nursery.cancel_scope.cancel()
         finally:  # no other scope cancels the shielded task of trio-websocket
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(self._stream)
+            with trio.CancelScope(deadline=-math.inf, shield=True):  # cancelled from the beginning
+                await self._stream.aclose()
             self._states.process(TransportTrigger.STREAM_CLOSED)
             self._control_stream.reader_scope.cancel()
 

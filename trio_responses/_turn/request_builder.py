@@ -195,7 +195,7 @@ def raw_input(given: Input | None) -> RawItems:
         return RawItems()
     items = check_input(given)
     if isinstance(items, str):
-        items = [wire.Message(role="user", content=items)]
+        items = [{"type": "message", "role": "user", "content": items}]
     command = wire.encode(wire.ResponseCreate(input=items))
     return RawItems(bytes(_decoder.decode(command).input)[1:-1], len(items))
 

@@ -62,7 +62,7 @@ from trio_responses._wire import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
     from types import TracebackType
-    from typing import NoReturn, Self
+    from typing import Self
 
     from trio_responses._lifecycle import StreamEvent
     from trio_responses._protocol.accumulator import Snapshot
@@ -575,8 +575,11 @@ class ResponseStream:
                         events = take(self._turn)
                 elif self._state is StreamState.RESTARTING:
                     events = await self._continue_restart()
+                elif self._response is not None:
+                    await self._request.save()  # of a turn that ended without another event
+                    raise StopAsyncIteration
                 else:
-                    await self._end()
+                    raise self._failure or RuntimeError(OUTSIDE)
             if self._response is not None:
                 self._unsaved = events
                 await self._request.save()
@@ -584,13 +587,6 @@ class ResponseStream:
             return events
         finally:
             self._reading = False
-
-    async def _end(self) -> NoReturn:
-        """Raise what ends the iteration, once the turn is saved."""
-        if self._response is not None:
-            await self._request.save()  # of a turn that ended without another event
-            raise StopAsyncIteration
-        raise self._failure or RuntimeError(OUTSIDE)
 
     async def _continue_restart(self) -> Sequence[TurnRestarted]:
         """Return the event for a restart, if it was not read; else send the request again."""
