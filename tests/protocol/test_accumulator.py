@@ -538,8 +538,8 @@ class TestMemory:
             feed(accumulator, {"type": f"response.{kind}.delta", "delta": "x" * 200})
         field, type_ = kind.rsplit("_", maxsplit=1)[-1], kind.rsplit("_", 1)[0]
         feed(accumulator, item_done({"type": type_, "call_id": "c", "name": "look", field: "{}"}))
-        assert [item.pieces for item in accumulator._items] == [{}]
         assert accumulator.snapshot().items[0].arguments == "{}"
+        assert [item.pieces for item in accumulator._items] == [{}]
 
     def test_with_snapshots_texts_are_kept(self) -> None:
         accumulator = Accumulator()
@@ -558,6 +558,14 @@ class TestMemory:
             assert len(accumulator._collected) < MAX_COLLECTED
         assert accumulator.snapshot().text == "xy" * 5 * MAX_COLLECTED
         assert accumulator._collected == []
+
+    def test_without_snapshots_texts_are_not_even_collected(self) -> None:
+        accumulator = Accumulator(keep_text=False)
+        deltas = [{"type": f"response.{kind}.delta", "delta": "xy"} for kind in self.TEXTS]
+        item = item_added({"type": "message", "id": "m"})
+        accumulator.feed([wire.decode(json.dumps(one).encode()) for one in (*deltas, item)])
+        # The only place where unprocessed events can be seen:
+        assert [type(event) for event in accumulator._collected] == [wire.OutputItemAdded]
 
 
 # --- Items that are told apart, and fields that are filled -------------------------------------

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import compress, groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -308,19 +308,23 @@ class Accumulator:
         self._by_id: dict[tuple[int, str], _PartialItem] = {}
         self._latest: dict[int, _PartialItem] = {}
         """The item of the latest start at each ``output_index``."""
-        self._rules = _ALL_RULES if keep_text else _ITEM_RULES
-        self._max_collected = MAX_COLLECTED if keep_text else 1
+        self._keeps_text = keep_text
         self._collected: list[wire.ServerEvent] = []
+        """Events that are processed when a result needs them, or when they are many."""
 
     def feed(self, events: Sequence[wire.ServerEvent]) -> None:
         """Add the next events of the response."""
-        self._collected += events
-        if len(self._collected) >= self._max_collected:
+        if self._keeps_text:
+            self._collected += events
+        else:
+            is_about_item = map(_ITEM_RULES.__contains__, map(type, events))
+            self._collected += compress(events, is_about_item)
+        if len(self._collected) >= MAX_COLLECTED:
             self._apply_rules()
 
     def _apply_rules(self) -> None:
         for kind, events in groupby(self._collected, type):
-            rule = self._rules.get(kind)
+            rule = _ALL_RULES.get(kind)
             if rule is not None:
                 rule(self, events)
         self._collected.clear()
