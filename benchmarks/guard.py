@@ -28,6 +28,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
+import trio.testing
 
 from benchmarks import answers, idle_server
 from benchmarks.clients.floor import Floor2026Client, FloorClient
@@ -167,6 +168,7 @@ class CountedClient:
         async def work() -> None:
             await session.turn("go", on_text)
 
+        await trio.testing.wait_all_tasks_blocked()  # all tasks of the connection have begun
         self._add(f"first, {label}, a turn", await self._counter.count(work))
 
     async def add_opening(self, label: str, opening: Callable[[], Awaitable[object]]) -> None:

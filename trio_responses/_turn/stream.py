@@ -212,7 +212,13 @@ class ResponseStream:
         self._choice: DeliveryMode = delivery
         self._keeps_snapshot = snapshot
         self._state = StreamState.NEW
-        self._start_new_response()
+        self._accumulator = Accumulator(keep_text=snapshot)
+        self._held: Sequence[ServerEvent] = ()
+        """Events that were taken, the read ones included until they are accumulated."""
+        self._ready: list[StreamEvent] = []
+        """The held events that were not read, the next one at the end."""
+        self._accumulated = 0
+        """The number of the held events that were accumulated."""
         self._turn: TurnAttempt | None = None
         self._reading = False
         self._restart_causes: list[ResponsesError] = []
@@ -262,7 +268,7 @@ class ResponseStream:
         self._advance(StreamTrigger.LEAVE)
         if self._held or self._ready:
             self._accumulate()
-            self._hold_nothing()
+            self._held, self._ready = (), []
         if self._sending_again is not None:
             self._sending_again.cancel()
         if self._turn is not None and not restarting:
@@ -718,14 +724,7 @@ class ResponseStream:
     def _start_new_response(self) -> None:
         """Discard the held events, and start to accumulate a new response."""
         self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
-        self._hold_nothing()
-
-    def _hold_nothing(self) -> None:
-        self._held: Sequence[ServerEvent] = ()
-        """Events that were taken, the read ones included until they are accumulated."""
-        self._ready: list[StreamEvent] = []
-        """The held events that were not read, the next one at the end."""
-        self._accumulated = 0
+        self._held, self._ready, self._accumulated = (), [], 0
 
     def _hold(self, read: ServerEvent, ready: list[ServerEvent]) -> None:
         """Hold events that were taken: one that is read now, and the ready ones."""

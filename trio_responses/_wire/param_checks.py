@@ -401,16 +401,23 @@ def _place_of_non_finite(value: Any) -> str | None:
 # --- Tools and items ----------------------------------------------------------------------------
 
 
+_RECORDS: Final[Mapping[str, Mapping[str, type[msgspec.Struct]]]] = {
+    field: {str(record.__struct_config__.tag): record for record in typing.get_args(union)}
+    for field, union in (("tools", Tool), ("input", InputItem))
+}
+"""The records of the objects in a field, by their types."""
+
+
+def _required_keys(field: str, kind: str) -> Sequence[str]:
+    """Return the keys without which an object of a type has no meaning; none for other types."""
+    record = _RECORDS[field].get(kind)
+    return () if record is None else _required_fields(record)
+
+
 @functools.cache
-def _required_keys(of: str) -> dict[str, tuple[str, ...]]:
-    """Return the keys without which an object of each type has no meaning."""
-    union: Any = Tool if of == "tools" else InputItem
-    return {
-        str(record.__struct_config__.tag): tuple(
-            field.encode_name for field in msgspec.structs.fields(record) if field.required
-        )
-        for record in typing.get_args(union)
-    }
+def _required_fields(record: type[msgspec.Struct]) -> list[str]:
+    fields = msgspec.structs.fields(record)
+    return [field.encode_name for field in fields if field.required]
 
 
 def _check_required(value: Mapping[Any, Any], required: Sequence[str], path: str) -> None:
@@ -449,7 +456,7 @@ def _check_tool(tool: Mapping[Any, Any], path: str) -> None:
             f"{path} has its name and parameters inside 'function', as Chat Completions has them:"
             " the Responses API has them beside 'type'"
         )
-    _check_required(tool, _required_keys("tools").get(kind, ()), path)
+    _check_required(tool, _required_keys("tools", kind), path)
     check_numbers(tool, path)
 
 
@@ -509,7 +516,7 @@ def _check_item(item: Any, path: str) -> None:
     if kind == "message":
         _check_required(fields, ("role", "content"), path)
     elif isinstance(kind, str):
-        _check_required(fields, _required_keys("input").get(kind, ()), path)
+        _check_required(fields, _required_keys("input", kind), path)
     elif kind is not None:
         raise TypeError(_describe_type(f"{path}['type']", "text", kind))
     check_numbers(fields, path)
