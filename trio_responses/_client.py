@@ -614,7 +614,6 @@ async def start_engine(nursery: trio.Nursery, engine: ConnectionEngine) -> Conne
     :raises ResponsesError: when no socket can be opened; the engine is closed then, as it is when
         the call is cancelled.
     """
-    require_trio()
     try:
         engine.start(nursery)
         await engine.wait_open()
@@ -658,6 +657,7 @@ def make_engine(
     :param name: the name of the endpoint; by default its address.
     :param models: the names of models at the server, by the names in requests.
     """
+    require_trio()
     endpoint = choose_endpoint(base_url, endpoint)
     transport = endpoint.transport if transport is None else transport
     check_option_values(on_abandoned_turn=on_abandoned_turn, transport=transport)
