@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import tracemalloc
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -20,7 +21,7 @@ from trio_responses._transport.socket_stream import SocketStream, wait_first
 from trio_responses.testing import memory_connection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from tests.transport.steps import Moment
 
@@ -50,18 +51,18 @@ async def open_pair() -> AsyncGenerator[tuple[SocketStream, socket.socket], None
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int | str]:
     """The result of each read: how many bytes, or that there were none."""
     results: list[int | str] = []
-    read = os.read
+    read = os.readv
 
-    def record(descriptor: int, most: int) -> bytes:
+    def record(descriptor: int, buffers: Sequence[memoryview]) -> int:
         try:
-            data = read(descriptor, most)
+            size = read(descriptor, buffers)
         except BlockingIOError:
             results.append("nothing to read")
             raise
-        results.append(len(data))
-        return data
+        results.append(size)
+        return size
 
-    monkeypatch.setattr(os, "read", record)
+    monkeypatch.setattr(os, "readv", record)
     return results
 
 
@@ -96,6 +97,21 @@ async def test_a_full_read_may_have_been_the_last_one(reads: list[int | str]) ->
         await trio.testing.wait_all_tasks_blocked()
         server.sendall(b"more")
     assert reads == [READ_BYTES, "nothing to read", 4]
+
+
+async def test_few_bytes_take_little_memory() -> None:
+    """Raw JSON that is kept must not keep 64 KiB for each read."""
+    async with open_pair() as (stream, server):
+        tracemalloc.start()
+        try:
+            kept: list[bytes | bytearray] = []
+            for number in range(20):
+                server.sendall(b"%d" % number)
+                kept.append(await stream.receive_some())
+            assert tracemalloc.get_traced_memory()[1] < 64 * 1024
+        finally:
+            tracemalloc.stop()
+    assert kept == [b"%d" % number for number in range(20)]
 
 
 async def test_every_receive_is_a_checkpoint() -> None:

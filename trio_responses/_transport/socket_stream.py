@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from abc import abstractmethod
 from typing import Final
 
@@ -33,6 +34,20 @@ def wait_first(stream: trio.abc.Stream) -> trio.abc.Stream:
         return SocketStream(stream, stream.socket.fileno())
     except NotImplementedError:  # a socket of trio.testing has no descriptor
         return stream
+
+
+class _Buffers(threading.local):
+    """The buffer that all sockets of a thread are read into, one after another.
+
+    `os.read` would reserve 64 KiB for each read, however few bytes arrive. Where some of these
+    bytes are kept, as raw JSON is, the rest of the 64 KiB is a hole in the heap.
+    """
+
+    def __init__(self) -> None:
+        self.whole: memoryview = memoryview(bytearray(READ_BYTES))
+
+
+_buffers: Final = _Buffers()
 
 
 class EagerStream(trio.abc.Stream):
@@ -66,12 +81,14 @@ class SocketStream(EagerStream):
     :param descriptor: the descriptor of its socket.
     """
 
-    __slots__ = ("_closed", "_descriptor", "_filled", "_stream")
+    __slots__ = ("_buffer", "_closed", "_descriptor", "_filled", "_stream")
 
     def __init__(self, stream: trio.SocketStream, descriptor: int) -> None:
         self._stream = stream
         self._descriptor = descriptor
         self._closed = False
+        self._buffer = _buffers.whole
+        """Holds bytes only until they are copied, before another task runs."""
         self._filled = False
         """Whether the last read has filled its buffer, so that there are probably more bytes."""
 
@@ -87,9 +104,11 @@ class SocketStream(EagerStream):
         :raises trio.ClosedResourceError: when this side has closed it, also while this waits.
         :raises trio.BusyResourceError: while another task waits for bytes.
         """
-        most = READ_BYTES if max_bytes is None else max_bytes
-        if most < 1:
-            raise ValueError("max_bytes must be at least 1")
+        buffer = self._buffer
+        if max_bytes is not None and max_bytes < READ_BYTES:
+            if max_bytes < 1:
+                raise ValueError("max_bytes must be at least 1")
+            buffer = buffer[:max_bytes]
         reads_first = self._filled
         try:
             if reads_first:
@@ -100,11 +119,12 @@ class SocketStream(EagerStream):
                     if self._closed:
                         break
                 try:
-                    data = os.read(self._descriptor, most)
+                    size = os.readv(self._descriptor, (buffer,))
                 except BlockingIOError:
                     reads_first = self._filled = False
                     continue
-                self._filled = len(data) == most
+                data = bytes(buffer[:size])
+                self._filled = size == len(buffer)
                 if reads_first:
                     await cancel_shielded_checkpoint()
                 return data
