@@ -89,7 +89,8 @@ def stores(session: nox.Session) -> None:
     session.install("-e", ".[tests]")
     sizes = os.environ.get("TRIO_RESPONSES_CHAOS", "8,50,2000,1")
     run_tests = ("pytest", "-rs", "-s", "tests/stores", "tests/conversation/durable")
-    session.run(*run_tests, *session.posargs, env={"TRIO_RESPONSES_CHAOS": sizes})
+    started = {"TRIO_RESPONSES_CHAOS": sizes, "TRIO_RESPONSES_ENGINES": "1"}
+    session.run(*run_tests, *session.posargs, env=started)
 
 
 @nox.session
@@ -108,7 +109,8 @@ def examples(session: nox.Session) -> None:
     session.install("-e", ".[tests,examples]")
     # Without these packages the tests would be skipped instead of failing.
     session.run("python", "-c", "import coredis, hypercorn, quart_trio")
-    session.run("pytest", "-rs", "tests/test_examples.py", *session.posargs)
+    started = {"TRIO_RESPONSES_ENGINES": "1"}
+    session.run("pytest", "-rs", "tests/test_examples.py", *session.posargs, env=started)
 
 
 @nox.session

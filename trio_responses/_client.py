@@ -245,7 +245,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         not be saved before, within the timeout of the store, also if the block is cancelled. See
         docs/durable-conversations.md.
 
-        :param backend: a store of `trio_responses.stores`, or one of your own.
+        :param backend: a store of ``trio_responses.stores``, or one of your own.
         :param conversation_id: the name of the conversation in the store, at most 512 characters.
         :param wait: how many seconds to wait if another owner has the conversation.
         :param lease_seconds: the length of the lease, at least 1: how long a conversation whose

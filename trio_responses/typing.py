@@ -1,6 +1,7 @@
 """Names for annotations: aliases, records, and the parameters of a request as typed dicts."""
 
 from trio_responses._client import ConnectionOptions
+from trio_responses._conversation.durable import OnInterruptedCall
 from trio_responses._conversation.run import RunEvent
 from trio_responses._endpoint import ApiKey, Headers
 from trio_responses._instruments.recording import RecordingLine, Redact
@@ -61,6 +62,7 @@ __all__ = [
     "ModerationRuleParam",
     "MultiAgentParam",
     "OnAbandonedTurn",
+    "OnInterruptedCall",
     "OnToolError",
     "PromptCacheOptionsParam",
     "PromptParam",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.stores.engines import REASON, STARTS_ENGINES
 from tests.stores.postgres_server import run_postgres
 
 if TYPE_CHECKING:
@@ -16,5 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def postgres() -> Generator[PostgresServer]:
+    if not STARTS_ENGINES:
+        pytest.skip(REASON)
     with run_postgres() as server:
         yield server

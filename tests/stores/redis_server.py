@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.stores.engines import REASON, STARTS_ENGINES
 from trio_responses.stores import RedisStore
 
 if TYPE_CHECKING:
@@ -34,8 +35,12 @@ HANG_GUARD = 300.0
 """Seconds after which the server is considered to hang."""
 
 needs_redis = pytest.mark.skipif(
-    find_spec("coredis") is None or SERVER is None or CLIENT is None,
-    reason="coredis (extra 'redis'), redis-server or redis-cli is not installed",
+    not STARTS_ENGINES or find_spec("coredis") is None or SERVER is None or CLIENT is None,
+    reason=(
+        "coredis (extra 'redis'), redis-server or redis-cli is not installed"
+        if STARTS_ENGINES
+        else REASON
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from tests.stores.engines import needs_engines
 from tests.stores.sql_stores import open_sqlite_store, other_process, read_line
 from trio_responses import ConfigurationError
 from trio_responses._stores.sqlite import SQLiteDatabase
@@ -101,6 +102,7 @@ async def test_a_file_that_was_removed_is_not_created_again(tmp_path: Path) -> N
         assert not (tmp_path / "conversations.db").exists()
 
 
+@needs_engines
 async def test_a_process_that_is_paused_in_a_transaction_holds_up_who_writes(
     tmp_path: Path,
 ) -> None:

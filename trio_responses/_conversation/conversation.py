@@ -152,7 +152,7 @@ class Conversation:
         """Return the number of items in the history; no content."""
         return f"<Conversation of {self._history.item_count} items>"
 
-    def attach(
+    def _attach(
         self, block: DurableBlock, keeper: LeaseKeeper, stored: StoredHistory, position: int
     ) -> Journal:
         """Record and save each change from now on; return the journal. Called once.

@@ -49,7 +49,7 @@ MIN_LEASE: Final = 1.0
 class Attachable(Protocol):
     """The interface of a conversation that can be saved."""
 
-    def attach(
+    def _attach(
         self, block: DurableBlock, keeper: LeaseKeeper, stored: StoredHistory, position: int
     ) -> Journal:
         """Record and save each change from now on; return the journal."""
@@ -128,7 +128,7 @@ async def open_durable(
         changed = _import_checkpoint(read, options)
         settings = {**read.settings, **params}
         async with open_conversation(settings, read.history) as conversation:
-            journal = conversation.attach(block, keeper, read, position)
+            journal = conversation._attach(block, keeper, read, position)  # noqa: SLF001 - Attachable
             if read.is_empty or changed:
                 journal.record_replacement()
             elif without_secrets(journal.settings.plain) != read.settings:
@@ -256,7 +256,7 @@ class DurableBlock:
                     " of its own"
                 )
             fork = make_fork()
-            journal = fork.attach(self, keeper, StoredHistory(conversation_id), 0)
+            journal = fork._attach(self, keeper, StoredHistory(conversation_id), 0)  # noqa: SLF001 - Attachable
             journal.record_replacement()
             await journal.save()
         except BaseException:

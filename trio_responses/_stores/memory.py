@@ -43,7 +43,7 @@ class MemoryStore(StoreBase):
     """Conversations in the memory of the process, which end with it.
 
     Unlike other stores it keeps its conversations when its block ends. Its time passes as on Trio's
-    clock, so a test with `trio.testing.MockClock` decides when a lease ends.
+    clock, so a test with ``trio.testing.MockClock`` decides when a lease ends.
     """
 
     _conversations: dict[str, _Conversation]

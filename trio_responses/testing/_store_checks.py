@@ -68,7 +68,7 @@ async def check_store(
 ) -> None:
     """Check that a store keeps every promise of `trio_responses.stores.ConversationStore`.
 
-    Takes a few seconds, because it waits for leases to end; with `trio.testing.MockClock` and a
+    Takes a few seconds, because it waits for leases to end; with ``trio.testing.MockClock`` and a
     store that uses Trio's clock it waits for nothing. The conversations have random ids and are
     deleted at the end, so that the engine may have others.
 

@@ -1,0 +1,11 @@
+"""Whether tests start the servers of Redis and PostgreSQL, which takes long."""
+
+import os
+
+import pytest
+
+VARIABLE = "TRIO_RESPONSES_ENGINES"
+STARTS_ENGINES = os.environ.get(VARIABLE, "") not in {"", "0"}
+REASON = f"takes long: run by nox -s stores, or with {VARIABLE}=1"
+
+needs_engines = pytest.mark.skipif(not STARTS_ENGINES, reason=REASON)
