@@ -50,9 +50,9 @@ class IdlePeer:
         self._received = b""
         self._sent = False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._secure = context and context.wrap_bio(
-            self._incoming, self._outgoing, server_side=True
-        )
+        self._secure: ssl.SSLObject | None = None
+        if context is not None:
+            self._secure = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     def read(self) -> bool:
         """Read what the client sent and prepare the answer; return whether TLS sent something."""
