@@ -120,9 +120,9 @@ class Socket:
         replace_after_error: bool,
         is_exchange: bool = False,
     ) -> None:
-        self.transport = transport
-        self.is_exchange = is_exchange
-        self.observer = observer
+        self.transport: Transport = transport
+        self.is_exchange: bool = is_exchange
+        self.observer: SocketObserver = observer
         self.requests: RequestTable = RequestTable()
         self.lane_names: AbstractSet[str | None] = NO_LANES
         """The lanes that were used: the server counts names and forgets none."""

@@ -83,8 +83,8 @@ class LeaseLost(StoreError):
             f"the lease of the conversation {printable(lease.conversation_id, SHORT)!r} was lost:"
             f" {reason}; open the conversation again to continue from what was saved"
         )
-        self.conversation_id = lease.conversation_id
-        self.token = lease.token
+        self.conversation_id: str = lease.conversation_id
+        self.token: int = lease.token
 
 
 class ConversationTooLarge(StoreError):
