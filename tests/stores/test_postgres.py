@@ -234,6 +234,7 @@ async def test_a_refusal_of_the_server_is_an_error_at_once(
     ],
 )
 def test_a_malformed_dsn_is_not_repeated(dsn: str) -> None:
+    pytest.importorskip("psycopg", reason="the extra postgres is not installed")
     with pytest.raises(ConfigurationError, match="percent-encoding") as caught:
         PostgresStore(dsn)
     assert "sk-secret" not in str(caught.value)
