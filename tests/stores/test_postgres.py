@@ -42,6 +42,22 @@ async def data(store: PostgresStore, name: str = "a") -> list[bytes]:
     return [record.data for record in await store.read(name, 0)]
 
 
+def test_a_process_that_waited_for_the_lock_sees_the_tables_made_meanwhile(
+    postgres: PostgresServer,
+) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    schema = "made_meanwhile"
+    find = PostgresStore(postgres.dsn(), schema=schema)._dialect.find_table
+    connect = partial(psycopg.connect, postgres.dsn(), autocommit=True)
+    with connect() as waiting, connect() as faster:
+        faster.execute(f"CREATE SCHEMA {schema}")
+        assert waiting.execute(find).fetchall() == []
+        with waiting.transaction():
+            waiting.execute("SELECT pg_advisory_xact_lock(1)")
+            faster.execute(f"CREATE TABLE {schema}.trio_responses_schema (version int)")
+            assert waiting.execute(find).fetchall() == [(1,)]
+
+
 # --- Servers that stop -----------------------------------------------------------------------
 
 

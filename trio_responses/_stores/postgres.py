@@ -85,7 +85,10 @@ class PostgresStore(SQLStore):
             now="CAST(extract(epoch FROM clock_timestamp()) AS double precision)",
             blob="bytea",
             text='text COLLATE "C"',
-            find_table=f"SELECT 1 WHERE to_regclass('{prefix}trio_responses_schema') IS NOT NULL",
+            # Reading a relation makes the server look for changes of the catalog. Without that, a
+            # process that has waited for the lock does not see the tables made meanwhile.
+            find_table="SELECT 1 FROM pg_catalog.pg_class"  # noqa: S608 - `SCHEMA_NAME` checks it
+            f" WHERE oid = to_regclass('{prefix}trio_responses_schema')",
             create_tokens=(f"CREATE SEQUENCE {prefix}trio_responses_tokens",),
             next_token=(f"SELECT nextval('{prefix}trio_responses_tokens')",),
             lock="FOR UPDATE",

@@ -34,8 +34,6 @@ REFUSED: Final = re.compile(
 code. Where a server speaks another language, the attempts are bounded by the timeout."""
 PERMANENT: Final = ("22", "23", "28", "3D", "3F", "42", "54", "0A")
 """The classes of SQLSTATE after which another attempt would fail alike."""
-CREATED_MEANWHILE: Final = frozenset({"42P07", "23505"})
-"""What a process gets that creates the tables while another one does; they are there then."""
 
 
 class Target:
@@ -163,11 +161,9 @@ def call_engine(call: Callable[[], T]) -> T:
     try:
         return call()
     except psycopg.Error as error:
-        state = error.sqlstate
-        if state is None:
-            is_permanent = REFUSED.search(str(error)) is not None
-        else:
-            is_permanent = state.startswith(PERMANENT) and state not in CREATED_MEANWHILE
+        is_permanent = (error.sqlstate or "").startswith(PERMANENT) or (
+            error.sqlstate is None and REFUSED.search(str(error)) is not None
+        )
         failure = (StoreError if is_permanent else EngineError)(
             f"PostgreSQL: {' '.join(str(error).split())}"
         )
