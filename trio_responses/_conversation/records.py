@@ -23,7 +23,7 @@ record has, it names this record.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, get_args
 
 import msgspec
 
@@ -56,6 +56,7 @@ __all__ = [
     "StartRecord",
     "TurnRecord",
     "UnsentRecord",
+    "check_reused",
     "decode_record",
     "encode_record",
     "find_output_record",
@@ -207,9 +208,7 @@ class _Heading(msgspec.Struct, frozen=True):
 
 _heading_decoder: Final = msgspec.json.Decoder(_Heading)
 _decoder: Final = msgspec.json.Decoder(LogRecord)
-_KNOWN: Final = frozenset(
-    {"base", "settings", "turn", "start", "output", "rerun", "answer", "settled", "unsent"}
-)
+_KNOWN: Final = frozenset(record.__struct_config__.tag for record in get_args(LogRecord))
 
 
 def encode_record(record: LogRecord) -> bytes:
