@@ -66,7 +66,7 @@ class ConversationInfo(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: float
     """When the latest record was appended, likewise."""
     leased_until: float | None
-    """When the lease ends, likewise; `None` if nobody owns the conversation."""
+    """When the lease ends, likewise; `None` if the conversation has no owner."""
     expires_at: float | None
     """When the conversation is removed if nothing is appended, likewise; `None` for never."""
 
@@ -100,7 +100,7 @@ class ConversationStore(Protocol):
         ...
 
     async def renew(self, lease: Lease, *, seconds: float) -> None:
-        """Move the end of a lease. A lease that has ended is renewed if nobody took it since.
+        """Move the end of a lease. One that has ended is renewed unless it had another owner since.
 
         :param seconds: the length of the lease from now on.
         :raises LeaseLost: when another owner has, or had, acquired the conversation, and after its
