@@ -81,8 +81,8 @@ autodoc_member_order = "bysource"
 # Not for what a block prints.
 copybutton_selector = "div:not(.highlight-output) > div.highlight > pre"
 
-# Links to a page in chats and social networks are shown as cards. A card contains the address of the
-# site, so that only a build for a known site has them: it needs the extra "site".
+# Links to a page in chats and social networks are shown as cards. A card contains the address of
+# the site, so that only a build for a known site has them: it needs the extra "site".
 ogp_site_url = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
 if ogp_site_url:
     extensions.append("sphinxext.opengraph")
