@@ -9,7 +9,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 if sys.version_info >= (3, 13):
     from warnings import deprecated
@@ -18,7 +24,7 @@ elif TYPE_CHECKING:
 else:
     from functools import wraps
 
-    def deprecated(message: str) -> Any:
+    def deprecated(message: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Return a decorator that makes each call of a function warn.
 
         The function may be async, or return an async context manager: the call itself warns.
@@ -26,9 +32,9 @@ else:
         :param message: what to say: the old name, the version that removes it, and the new name.
         """
 
-        def decorate(function: Any) -> Any:
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
             @wraps(function)
-            def warn_and_call(*args: Any, **kwargs: Any) -> Any:
+            def warn_and_call(*args: P.args, **kwargs: P.kwargs) -> R:
                 warnings.warn(message, DeprecationWarning, stacklevel=2)
                 return function(*args, **kwargs)
 
@@ -37,9 +43,6 @@ else:
 
         return decorate
 
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 __all__ = ["deprecated", "renamed"]
 
