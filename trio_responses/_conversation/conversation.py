@@ -65,9 +65,9 @@ T = TypeVar("T")
 if TYPE_CHECKING:  # type checkers know the default of a type variable before Python does
     import typing_extensions
 
-    Deps = typing_extensions.TypeVar("Deps", default=None)
+    Dependencies = typing_extensions.TypeVar("Dependencies", default=None)
 else:
-    Deps = TypeVar("Deps")
+    Dependencies = TypeVar("Dependencies")
 CREATE_OPTIONS: Final = (*TURN_OPTIONS, "request_id")
 """Names of keyword arguments of ``create`` that are no parameters of its request."""
 RUN_OPTIONS: Final = (
@@ -81,7 +81,7 @@ RUN_OPTIONS: Final = (
     "on_tool_error",
     "max_tool_output",
     "repeat_interrupted",
-    "deps",
+    "dependencies",
 )
 """Names of keyword arguments of a run that are no parameters of its requests."""
 
@@ -393,7 +393,7 @@ class Conversation:
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
@@ -440,8 +440,8 @@ class Conversation:
             call. A longer text is shortened in its middle, with a notice for the model.
         :param repeat_interrupted: whether calls that an earlier run has started and not finished
             start again.
-        :param deps: what the tools need, such as a database: ``context.dependencies`` of the tools
-            that have a `ToolContext` parameter.
+        :param dependencies: what the tools need, such as a database: ``context.dependencies`` of
+            the tools that have a `ToolContext` parameter.
         :param delivery: as for `stream`, for each turn of the run.
         :param max_retries: as for `stream`, for each turn of the run.
         :param timeouts: as for `stream`, for each turn of the run.
@@ -467,7 +467,7 @@ class Conversation:
             on_tool_error=on_tool_error,
             max_tool_output=max_tool_output,
             repeat_interrupted=repeat_interrupted,
-            deps=deps,
+            dependencies=dependencies,
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
@@ -488,7 +488,7 @@ class Conversation:
         on_tool_error: OnToolError,
         max_tool_output: int,
         repeat_interrupted: bool,
-        deps: object,
+        dependencies: object,
         delivery: DeliveryMode,
         snapshot: bool,
         max_retries: int | None,
@@ -525,7 +525,7 @@ class Conversation:
             repeat_interrupted=repeat_interrupted,
             request_id=request_id,
             journal=self._journal if request_id is None else self._journal_for(request_id),
-            make_context=partial(self._make_context, deps),
+            make_context=partial(self._make_context, dependencies),
             instruments=self._instruments,
         )
         make_turn = partial(
@@ -551,7 +551,7 @@ class Conversation:
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -594,7 +594,7 @@ class Conversation:
             on_tool_error=on_tool_error,
             max_tool_output=max_tool_output,
             repeat_interrupted=repeat_interrupted,
-            deps=deps,
+            dependencies=dependencies,
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
@@ -617,7 +617,7 @@ class Conversation:
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -638,7 +638,7 @@ class Conversation:
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -658,7 +658,7 @@ class Conversation:
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -687,7 +687,7 @@ class Conversation:
             on_tool_error=on_tool_error,
             max_tool_output=max_tool_output,
             repeat_interrupted=repeat_interrupted,
-            deps=deps,
+            dependencies=dependencies,
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
@@ -698,10 +698,10 @@ class Conversation:
             return parse_response(response, reader, is_answered=answered)
 
     def _make_context(
-        self, deps: object, call: wire.FunctionCall, report: Report
+        self, dependencies: object, call: wire.FunctionCall, report: Report
     ) -> ToolContext[object]:
         """Return the context of a call in a run."""
-        return ToolContext(deps, call=call, conversation=self, report=report)
+        return ToolContext(dependencies, call=call, conversation=self, report=report)
 
     def _settings_with(self, params: Mapping[str, Any]) -> TurnSettings:
         """Return the settings of the conversation with those of a turn in their place."""
@@ -878,7 +878,7 @@ class Conversation:
 
 
 @final
-class ToolContext(CallContext, Generic[Deps]):
+class ToolContext(CallContext, Generic[Dependencies]):
     """What a run knows about a call, for the tool that answers the call.
 
     A function tool gets one for its parameter with this annotation; the model does not see the
@@ -889,7 +889,7 @@ class ToolContext(CallContext, Generic[Deps]):
             return await context.dependencies.find_orders(status)
 
 
-        await conversation.run("What is not paid?", tools=[find_orders], deps=database)
+        await conversation.run("What is not paid?", tools=[find_orders], dependencies=database)
 
     A test of a tool makes one itself: ``await find_orders(ToolContext(database), "open")``.
 
@@ -900,14 +900,14 @@ class ToolContext(CallContext, Generic[Deps]):
 
     def __init__(
         self,
-        dependencies: Deps,
+        dependencies: Dependencies,
         *,
         call: wire.FunctionCall | None = None,
         conversation: Conversation | None = None,
         report: Callable[[Any], Awaitable[None]] | None = None,
     ) -> None:
-        self.dependencies: Deps = dependencies
-        """The ``deps`` of the run."""
+        self.dependencies: Dependencies = dependencies
+        """The ``dependencies`` of the run."""
         self._call = call
         self._conversation = conversation
         self._report = report

@@ -266,7 +266,7 @@ async def test_a_function_in_a_namespace_has_its_context_and_time_limit(
         raise AssertionError
 
     call = function_call("wait", namespace="crm")
-    sent = await run_calls(narrow_server, [Namespace("crm", [wait])], call, deps="database")
+    sent = await run_calls(narrow_server, [Namespace("crm", [wait])], call, dependencies="database")
     assert ran == ["database"]
     assert sent == ["Error: the tool took too long"]
 

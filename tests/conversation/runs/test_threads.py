@@ -80,7 +80,7 @@ def test_a_sync_tool_reports_its_progress_from_its_thread() -> None:
             server.call("work", call_id="call_1")
             async with (
                 open_conversation(server, tools=[work]) as conversation,
-                conversation.run_stream("Work.", deps="the end") as run,
+                conversation.run_stream("Work.", dependencies="the end") as run,
             ):
                 values = [event.value async for event in run if isinstance(event, ToolProgress)]
             assert values == ["halfway"]
