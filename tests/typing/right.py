@@ -216,6 +216,24 @@ async def get_weather(city: str) -> str:
     return f"It is warm in {city}."
 
 
+class Shop:
+    """Tools that are methods: the types are those of the bound methods."""
+
+    @function_tool
+    def sell(self, what: str, number: int = 1) -> int:
+        return len(what) * number
+
+    @function_tool(timeout=3, max_retries=2)
+    async def buy(self, what: str) -> str:
+        return what
+
+    async def use(self, other: "Shop") -> None:
+        assert_type(self.sell("tea", number=3), int)
+        assert_type(await other.buy("tea"), str)
+        assert_type(Shop.sell(self, "tea"), int)
+        take_response_params(tools=[self.sell, other.buy])
+
+
 def write_params() -> None:
     take_response_params()
     take_response_params(model="m", instructions=None, previous_response_id="resp_1")
