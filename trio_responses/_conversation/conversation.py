@@ -78,6 +78,7 @@ RUN_OPTIONS: Final = (
     "max_rounds",
     "max_concurrency",
     "tool_timeout",
+    "max_tool_retries",
     "on_tool_error",
     "max_tool_output",
     "repeat_interrupted",
@@ -390,6 +391,7 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
@@ -434,8 +436,12 @@ class Conversation:
         :param max_rounds: the largest number of responses of the run.
         :param max_concurrency: the largest number of tools that run at the same time.
         :param tool_timeout: how many seconds a call may take, unless its tool sets a time.
+        :param max_tool_retries: how often the model may call a tool again after calls that failed,
+            unless the tool sets a limit; `None` for no limit but ``max_rounds``. A response whose
+            calls of the tool have all failed counts once; a call that succeeds begins anew.
         :param on_tool_error: ``"return"`` sends the error of a tool to the model; ``"raise"``
-            raises it, and cancels the other tools. Invalid arguments are always sent to the model.
+            raises it, and cancels the other tools. Invalid arguments and `ModelRetry` are always
+            sent to the model.
         :param max_tool_output: the largest number of characters of the text in the output of a
             call. A longer text is shortened in its middle, with a notice for the model.
         :param repeat_interrupted: whether calls that an earlier run has started and not finished
@@ -464,6 +470,7 @@ class Conversation:
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
+            max_tool_retries=max_tool_retries,
             on_tool_error=on_tool_error,
             max_tool_output=max_tool_output,
             repeat_interrupted=repeat_interrupted,
@@ -485,6 +492,7 @@ class Conversation:
         max_rounds: int,
         max_concurrency: float,
         tool_timeout: float | None,
+        max_tool_retries: int | None,
         on_tool_error: OnToolError,
         max_tool_output: int,
         repeat_interrupted: bool,
@@ -516,6 +524,7 @@ class Conversation:
             timeout=tool_timeout,
             on_error=on_tool_error,
             max_output=max_tool_output,
+            max_retries=max_tool_retries,
         )
         config = RunConfig(
             toolbox=toolbox,
@@ -548,6 +557,7 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
@@ -572,6 +582,8 @@ class Conversation:
             used with another input.
         :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
             can be continued.
+        :raises ToolRetriesExceeded: when the calls of a tool have failed more often than its limit
+            of retries allows; the conversation can be continued.
         :raises CallInterrupted: when an earlier run has interrupted a call whose output cannot say
             so, and ``repeat_interrupted`` is false.
         :raises CallNotRejectable: when ``approve`` declines a call whose output cannot say so.
@@ -591,6 +603,7 @@ class Conversation:
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
+            max_tool_retries=max_tool_retries,
             on_tool_error=on_tool_error,
             max_tool_output=max_tool_output,
             repeat_interrupted=repeat_interrupted,
@@ -614,6 +627,7 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
@@ -635,6 +649,7 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
@@ -655,6 +670,7 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
@@ -684,6 +700,7 @@ class Conversation:
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
+            max_tool_retries=max_tool_retries,
             on_tool_error=on_tool_error,
             max_tool_output=max_tool_output,
             repeat_interrupted=repeat_interrupted,

@@ -22,11 +22,12 @@ from trio_responses._errors import (
     CallInterrupted,
     ConfigurationError,
     MaxRoundsExceeded,
+    ToolRetriesExceeded,
     UndecodableCall,
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
-from trio_responses._protocol.calls import find_unanswerable_call, make_error_output
+from trio_responses._protocol.calls import find_unanswerable_call, make_error_output, name_of_call
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolProgress, ToolStarted
 from trio_responses._turn.stream import CallIterator, raise_if_failed
@@ -135,6 +136,7 @@ class RunStream:
         self._config = config
         self._new = new
         self._limiter = trio.CapacityLimiter(config.max_concurrency)
+        self._failures = _FailureCounter()
         self._events = self._run()
         self._reading = False
         self._in_batches = False
@@ -160,6 +162,8 @@ class RunStream:
 
         :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
             can be continued.
+        :raises ToolRetriesExceeded: when the calls of a tool have failed more often than its limit
+            of retries allows; the conversation can be continued.
         :raises ResponseFailedError: when a response failed.
         :raises UndecodableCall: when a response has a call that no output can answer.
         :raises CallInterrupted: when an earlier run has interrupted a call whose output cannot say
@@ -267,6 +271,7 @@ class RunStream:
                     yield (_event_of(notification),)
             finally:
                 scope.cancel()
+            self._failures.end_round()
             outputs = [config.toolbox.shorten(one) for one in calls.outputs_for(pending)]
             # Calls without output are left to the caller, or the history was replaced meanwhile.
             if self.responses and len(outputs) < len(pending):
@@ -427,6 +432,7 @@ class RunStream:
                 if record is not None:
                     record.error = failure
             store_output(key, output)
+            self._failures.add(name_of_call(call), failure, toolbox.retries_of(call))
             await self._history.save()
             seconds = trio.current_time() - started_at
         finished = ToolFinished(call=call, raw_item=output, error=failure, seconds=seconds)
@@ -459,6 +465,33 @@ class RunStream:
             if output is None:
                 raise
             return output, error
+
+
+class _FailureCounter:
+    """Counts for each tool in how many responses in a row its calls have failed."""
+
+    def __init__(self) -> None:
+        self._in_a_row: dict[str, int] = {}
+        self._of_round: dict[str, tuple[Exception | None, int | None]] = {}
+        """The result of each tool in the active round, and its limit of retries."""
+
+    def add(self, tool: str, failure: Exception | None, limit: int | None) -> None:
+        """Count a call that has run. One call of a tool that succeeds outweighs those that fail."""
+        if failure is None:
+            self._of_round[tool] = None, limit
+        else:
+            self._of_round.setdefault(tool, (failure, limit))
+
+    def end_round(self) -> None:
+        """Called when all calls of a response have an output.
+
+        :raises ToolRetriesExceeded: for the first tool that has failed too often.
+        """
+        ended, self._of_round = self._of_round, {}
+        for tool, (failure, limit) in ended.items():
+            self._in_a_row[tool] = self._in_a_row.get(tool, 0) + 1 if failure is not None else 0
+            if limit is not None and self._in_a_row[tool] > limit:
+                raise ToolRetriesExceeded(tool, limit) from failure
 
 
 def _event_of(notification: ToolNotification) -> RunEvent:
