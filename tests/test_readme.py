@@ -38,7 +38,7 @@ def example_of(tools: str) -> str:
     return next(block for block in examples("docs/tools.md") if tools in block)
 
 
-RUN_STREAM, CONTEXT = example_of("run_stream("), example_of("context: ToolContext")
+RUN_STREAM, CONTEXT = example_of("run_stream("), example_of("context: ToolContext[Database]")
 APPROVAL, HANDLERS = example_of("approve=approve"), example_of("handlers=")
 ERRORS, ANSWERS = example_of('on_tool_error="raise"'), example_of("conversation.parse(")
 

@@ -90,6 +90,8 @@ def write_params() -> None:
     take_response_params(tool_choice={"type": "function", "nam": "f"})  # error
     take_response_params(tools=[print])  # error
     take_response_params(tools="get_weather")  # error
+    take_response_params(tools=lambda _: [])  # error
+    take_conversation_params(tools=len)  # error
     take_response_params(prompt="hi")  # error
     take_response_params(metadata={"a": 1})  # error
     take_response_params(conversation={"i": "conv_1"})  # error

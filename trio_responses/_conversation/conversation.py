@@ -30,6 +30,7 @@ from trio_responses._settings import (
     check_turn_timeouts,
     checked_record,
 )
+from trio_responses._tools.choosing import choose_tools, depends_on_run, tools_of_every_turn
 from trio_responses._tools.context import CallContext
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.stored_history import StoredHistory
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Timeouts
-    from trio_responses._tools.namespace import ToolLike
+    from trio_responses._tools.choosing import ToolsOption
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError
     from trio_responses._turn.stream import ResponseStream, TurnSender
@@ -137,8 +138,11 @@ class Conversation:
         instruments: Instruments | None = None,
         conversation_id: str | None = None,
     ) -> None:
-        self._tools: Sequence[ToolLike] = tuple(settings.get("tools") or ())
-        given = TurnSettings(settings)  # raises for values that cannot be sent
+        tools: ToolsOption = settings.get("tools") or ()
+        self._tools: ToolsOption = tools if callable(tools) else tuple(tools)
+        self._chooses_tools = depends_on_run(self._tools)
+        """Whether the tools are known only in a run, so that the settings have a part of them."""
+        given = TurnSettings(_settings_of_every_turn(settings))  # raises for what cannot be sent
         self._settings = TurnSettings(copy_settings(given.plain))
         self._reserve_lane = reserve_lane
         self._sender = reserve_lane()
@@ -238,7 +242,7 @@ class Conversation:
         check_turn_timeouts(timeouts)
         return self._make_turn(
             raw_input(given),
-            self._settings_with(params),
+            self._settings_outside_of_runs(params),
             generate=generate,
             delivery=delivery,
             snapshot=snapshot,
@@ -316,7 +320,7 @@ class Conversation:
         journal = self._journal_for(request_id)
         check_option_values(delivery=delivery)
         check_turn_timeouts(timeouts)
-        new, settings = raw_input(input), self._settings_with(params)
+        new, settings = raw_input(input), self._settings_outside_of_runs(params)
         async with self._lock:
             active = await journal.begin_request(request_id, new)
             if active.latest is not None and not active.ended:
@@ -517,8 +521,11 @@ class Conversation:
             if not value >= 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {value!r}")
         self._sender.retry_policy.with_max_retries(max_retries)  # raises for an invalid value
+        tools: ToolsOption = params.get("tools", self._tools)
+        chooses = depends_on_run(tools) if "tools" in params else self._chooses_tools
+        context = ToolContext(dependencies, conversation=self)
         toolbox = Toolbox(
-            tools=params.get("tools", self._tools),
+            tools=tools_of_every_turn(tools),
             handlers=handlers or {},
             approve=approve,
             timeout=tool_timeout,
@@ -528,9 +535,10 @@ class Conversation:
         )
         config = RunConfig(
             toolbox=toolbox,
+            choose_tools=partial(choose_tools, tools, context) if chooses else None,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
-            settings=self._settings_with(params),
+            settings=self._settings_with(_settings_of_every_turn(params)),
             repeat_interrupted=repeat_interrupted,
             request_id=request_id,
             journal=self._journal if request_id is None else self._journal_for(request_id),
@@ -720,6 +728,18 @@ class Conversation:
         """Return the context of a call in a run."""
         return ToolContext(dependencies, call=call, conversation=self, report=report)
 
+    def _settings_outside_of_runs(self, params: Mapping[str, Any]) -> TurnSettings:
+        """Return the settings of a turn that is not part of a run.
+
+        :raises ConfigurationError: if only a run can choose the tools of the turn.
+        """
+        if callable(params["tools"]) if "tools" in params else self._chooses_tools:
+            raise ConfigurationError(
+                "the tools of this turn are chosen by a function (tools or is_enabled), which only"
+                " run(), run_stream() and parse() call: use one of them, or pass a list of tools"
+            )
+        return self._settings_with(params)
+
     def _settings_with(self, params: Mapping[str, Any]) -> TurnSettings:
         """Return the settings of the conversation with those of a turn in their place."""
         if not params:
@@ -894,6 +914,16 @@ class Conversation:
         )
 
 
+def _settings_of_every_turn(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return settings whose tools are those that the model sees whatever a run decides."""
+    tools: ToolsOption = settings.get("tools") or ()
+    if not depends_on_run(tools):
+        return settings
+    others = {name: value for name, value in settings.items() if name != "tools"}
+    constant = tools_of_every_turn(tools)
+    return {**others, "tools": constant} if constant else others
+
+
 @final
 class ToolContext(CallContext, Generic[Dependencies]):
     """What a run knows about a call, for the tool that answers the call.
@@ -940,7 +970,7 @@ class ToolContext(CallContext, Generic[Dependencies]):
         :raises RuntimeError: in a context that was made without a call.
         """
         if self._call is None:
-            raise RuntimeError("this ToolContext has no call: it was not made by a run")
+            raise RuntimeError("this ToolContext has no call: it was not made for a call of a run")
         return self._call
 
     @property

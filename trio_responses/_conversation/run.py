@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.turn import TurnLock
     from trio_responses._protocol.calls import CallKey
     from trio_responses._tools.context import CallContext
+    from trio_responses._tools.namespace import ToolLike
     from trio_responses._tools.toolbox import Toolbox
     from trio_responses._turn.stream import ResponseStream
     from trio_responses._wire import Response, Usage
@@ -82,6 +83,9 @@ Report: TypeAlias = "Callable[[Any], Awaitable[None]]"
 MakeToolContext: TypeAlias = "Callable[[wire.FunctionCall, Report], CallContext]"
 """Returns the context of a call, for the function that reports its progress."""
 
+ChooseNow: TypeAlias = "Callable[[], Awaitable[Sequence[ToolLike]]]"
+"""Returns the tools that the model sees in the next turn."""
+
 FORCING_CHOICES: Final = frozenset({"required", "any"})
 """Values of ``tool_choice`` that force a call."""
 
@@ -92,6 +96,8 @@ class RunConfig:
 
     toolbox: Toolbox
     """The tools and handlers that answer calls."""
+    choose_tools: ChooseNow | None = None
+    """Returns the tools of the next turn; `None` if each turn has the same."""
     max_rounds: int
     """The largest number of responses."""
     max_concurrency: float
@@ -134,6 +140,8 @@ class RunStream:
         self._calls = history.track_calls()
         self._nursery = nursery
         self._config = config
+        self._toolbox = config.toolbox
+        """What answers the calls of the latest turn."""
         self._new = new
         self._limiter = trio.CapacityLimiter(config.max_concurrency)
         self._failures = _FailureCounter()
@@ -258,11 +266,10 @@ class RunStream:
         new = self._new
         if not new and calls.has_pending_calls:  # the turn with the forced call was an earlier one
             settings = _without_forced_call(settings)
-        if config.repeat_interrupted:
-            calls.forget_interruptions()
+        await self._take_over_calls(settings)
         while True:
             pending = self._pending_calls(new)
-            handled = {key: call for key, call in pending.items() if config.toolbox.handles(call)}
+            handled = {key: call for key, call in pending.items() if self._toolbox.handles(call)}
             if len(self.responses) >= config.max_rounds and len(handled) == len(pending):
                 raise MaxRoundsExceeded(config.max_rounds, self.responses[-1])
             scope = trio.CancelScope()
@@ -272,13 +279,14 @@ class RunStream:
             finally:
                 scope.cancel()
             self._failures.end_round()
-            outputs = [config.toolbox.shorten(one) for one in calls.outputs_for(pending)]
+            outputs = [self._toolbox.shorten(one) for one in calls.outputs_for(pending)]
             # Calls without output are left to the caller, or the history was replaced meanwhile.
             if self.responses and len(outputs) < len(pending):
                 await self._end_request(request, handled)
                 break
             input_items, new = RawItems.join(outputs) + new, RawItems()
             self._check_has_input(input_items, settings)
+            settings = await self._choose_tools(settings)
             async with self._make_turn(input_items, settings, request) as stream:
                 self.stream = stream
                 self._streams.append(stream)
@@ -291,6 +299,25 @@ class RunStream:
             if stream.response.status != "completed" or not calls.has_pending_calls:
                 break
         self._response = self.responses[-1]
+
+    async def _take_over_calls(self, settings: TurnSettings) -> None:
+        """Prepare to answer the calls that an earlier run has left."""
+        if self._config.repeat_interrupted:
+            self._calls.forget_interruptions()
+        if self._calls.has_pending_calls:
+            await self._choose_tools(settings)
+
+    async def _choose_tools(self, settings: TurnSettings) -> TurnSettings:
+        """Return the settings of the next turn, whose tools may differ from those of the last one.
+
+        :raises Exception: any exception of the function that chooses the tools.
+        """
+        if self._config.choose_tools is None:
+            return settings
+        with self._lock.excluding_current_task():
+            tools = await self._config.choose_tools()
+        self._toolbox = self._toolbox.with_tools(tools)
+        return settings.with_tools(tools)
 
     async def _read_turn(self, stream: ResponseStream) -> Sequence[RunEvent]:
         """Return the next event of a turn, or all that are there; none at its end."""
@@ -337,7 +364,7 @@ class RunStream:
         """Whether no call of a response is going to run, so that the run ends with it."""
         pending = self._calls.pending_calls().values()
         return response.status != "completed" or not any(
-            self._config.toolbox.handles(call) for call in pending
+            self._toolbox.handles(call) for call in pending
         )
 
     def _pending_calls(self, new: RawItems) -> dict[CallKey, wire.OutputItem]:
@@ -413,7 +440,7 @@ class RunStream:
 
         Before the call starts, its start is stored, and the text for an interrupted call as output.
         """
-        toolbox, store_output = self._config.toolbox, self._calls.store_output
+        toolbox, store_output = self._toolbox, self._calls.store_output
         ambiguous = self._calls.is_ambiguous(key)
         output = await toolbox.output_without_running(call, ambiguous=ambiguous)
         if output is not None:
@@ -459,9 +486,9 @@ class RunStream:
             return self._config.make_context(one, report)
 
         try:
-            return await self._config.toolbox.run(call, make_context), None
+            return await self._toolbox.run(call, make_context), None
         except Exception as error:
-            output = self._config.toolbox.error_output(call, error)
+            output = self._toolbox.error_output(call, error)
             if output is None:
                 raise
             return output, error

@@ -183,6 +183,18 @@ class Toolbox:
         self.max_output = max_output
         self.max_retries = check_max_retries("max_tool_retries", max_retries)
 
+    def with_tools(self, tools: Sequence[ToolLike]) -> Toolbox:
+        """Return a toolbox with other tools, and the same handlers and limits."""
+        return Toolbox(
+            tools=tools,
+            handlers=self.handlers,
+            approve=self.approve,
+            timeout=self.timeout,
+            on_error=self.on_error,
+            max_output=self.max_output,
+            max_retries=self.max_retries,
+        )
+
     def handles(self, call: OutputItem) -> bool:
         """Whether the run answers a tool call.
 
