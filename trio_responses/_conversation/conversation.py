@@ -242,7 +242,7 @@ class Conversation:
         check_turn_timeouts(timeouts)
         return self._make_turn(
             raw_input(given),
-            self._settings_outside_of_runs(params),
+            self._settings_with(params),
             generate=generate,
             delivery=delivery,
             snapshot=snapshot,
@@ -320,7 +320,7 @@ class Conversation:
         journal = self._journal_for(request_id)
         check_option_values(delivery=delivery)
         check_turn_timeouts(timeouts)
-        new, settings = raw_input(input), self._settings_outside_of_runs(params)
+        new, settings = raw_input(input), self._settings_with(params)
         async with self._lock:
             active = await journal.begin_request(request_id, new)
             if active.latest is not None and not active.ended:
@@ -538,7 +538,7 @@ class Conversation:
             choose_tools=partial(choose_tools, tools, context) if chooses else None,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
-            settings=self._settings_with(_settings_of_every_turn(params)),
+            settings=self._settings_with(_settings_of_every_turn(params), within_run=True),
             repeat_interrupted=repeat_interrupted,
             request_id=request_id,
             journal=self._journal if request_id is None else self._journal_for(request_id),
@@ -728,20 +728,21 @@ class Conversation:
         """Return the context of a call in a run."""
         return ToolContext(dependencies, call=call, conversation=self, report=report)
 
-    def _settings_outside_of_runs(self, params: Mapping[str, Any]) -> TurnSettings:
-        """Return the settings of a turn that is not part of a run.
+    def _settings_with(
+        self, params: Mapping[str, Any], *, within_run: bool = False
+    ) -> TurnSettings:
+        """Return the settings of the conversation with those of a turn in their place.
 
-        :raises ConfigurationError: if only a run can choose the tools of the turn.
+        :raises ConfigurationError: if only a run can choose the tools of the turn, and there is
+            none.
         """
-        if callable(params["tools"]) if "tools" in params else self._chooses_tools:
+        if not within_run and (
+            callable(params["tools"]) if "tools" in params else self._chooses_tools
+        ):
             raise ConfigurationError(
                 "the tools of this turn are chosen by a function (tools or is_enabled), which only"
                 " run(), run_stream() and parse() call: use one of them, or pass a list of tools"
             )
-        return self._settings_with(params)
-
-    def _settings_with(self, params: Mapping[str, Any]) -> TurnSettings:
-        """Return the settings of the conversation with those of a turn in their place."""
         if not params:
             return self._settings
         return TurnSettings(merge_extra_body({**self._settings.plain, **params}))

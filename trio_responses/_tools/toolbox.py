@@ -181,7 +181,7 @@ class Toolbox:
         self.timeout = timeout
         self.on_error: OnToolError = on_error
         self.max_output = max_output
-        self.max_retries = check_max_retries("max_tool_retries", max_retries)
+        self.max_retries: int | None = check_max_retries("max_tool_retries", max_retries)
 
     def with_tools(self, tools: Sequence[ToolLike]) -> Toolbox:
         """Return a toolbox with other tools, and the same handlers and limits."""
