@@ -47,7 +47,7 @@ class Shop:
 
     @function_tool
     @staticmethod
-    def weigh(what: str) -> str:
+    async def weigh(what: str) -> str:
         return f"{what} weighs 1"
 
     @staticmethod
@@ -140,7 +140,8 @@ async def test_class_methods_and_static_methods_can_be_tools() -> None:
         assert await tools.count.invoke(arguments) == "tea at Market"
         assert await tools.weigh.invoke(arguments) == "tea weighs 1"
         assert await tools.pack.invoke(arguments) == "tea packed"
-        assert tools.weigh("tea") == "tea weighs 1"
+        assert await tools.weigh("tea") == "tea weighs 1"
+        assert tools.weigh.is_async
     assert cast("Any", Shop).count != cast("Any", Market).count
     assert function_tool(Shop("x").buy.__wrapped__).name == "buy"
 

@@ -920,9 +920,7 @@ def _settings_of_every_turn(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     tools: ToolsOption = settings.get("tools") or ()
     if not depends_on_run(tools):
         return settings
-    others = {name: value for name, value in settings.items() if name != "tools"}
-    constant = tools_of_every_turn(tools)
-    return {**others, "tools": constant} if constant else others
+    return {**settings, "tools": tools_of_every_turn(tools)}
 
 
 @final

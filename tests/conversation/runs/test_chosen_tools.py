@@ -12,6 +12,7 @@ from trio_responses import (
     ConfigurationError,
     MaxRoundsExceeded,
     Namespace,
+    RunStream,
     ToolContext,
     function_tool,
 )
@@ -145,7 +146,7 @@ async def test_tools_in_namespaces_can_be_hidden(server: "ResponsesServer") -> N
     assert offered(last) == [
         *["a", "a.pay", "a.shown", "b", "b.pay", "c", "c.sql", "d", "d.shown", "e", "e.sql"]
     ]
-    assert last.tools[0]["description"] == "A."
+    assert first.tools[0]["description"] == "A."
     assert outputs(server.requests[1]) == ["There is no tool named 'a.pay'."]
 
 
@@ -182,9 +183,12 @@ async def test_a_function_returns_the_tools_of_each_turn(
     ]
 
 
-async def test_the_function_may_be_an_option_of_a_run(server: "ResponsesServer") -> None:
+@pytest.mark.parametrize("tools", [[PAY], [SHOWN, HIDDEN]])
+async def test_the_function_may_be_an_option_of_a_run(
+    server: "ResponsesServer", tools: list[Any]
+) -> None:
     """It replaces the tools of the conversation, and a list replaces the function."""
-    async with open_conversation(server, tools=[PAY]) as conversation:
+    async with open_conversation(server, tools=tools) as conversation:
         await conversation.run("Hi.", tools=only(SHOWN))
         assert (await conversation.parse(str, "Hi.", tools=only())).parsed
         await conversation.run("Hi.", tools=[SHOWN])
@@ -245,16 +249,29 @@ async def test_a_function_that_returns_no_list_of_tools_ends_the_run(
     assert server.requests == []
 
 
-async def test_a_turn_inside_the_function_is_refused(server: "ResponsesServer") -> None:
+@pytest.mark.parametrize("in_another_task", [False, True])
+async def test_a_turn_inside_the_function_is_refused(
+    server: "ResponsesServer", *, in_another_task: bool
+) -> None:
     """The run holds the conversation, so the turn would wait for ever."""
 
     async def choose(context: ToolContext) -> list[Any]:
         await context.conversation.create("Which tools?", tools=[])
         raise AssertionError
 
-    async with open_conversation(server, tools=choose) as conversation:
-        with pytest.raises(RuntimeError, match="wait for ever"):
-            await conversation.run("Hi.")
+    async def read(run: RunStream) -> None:
+        with pytest.raises(RuntimeError, match="wait for ever"), trio.fail_after(100):
+            await run.get_final_response()
+
+    async with (
+        open_conversation(server, tools=choose) as conversation,
+        conversation.run_stream("Hi.") as run,
+        trio.open_nursery() as nursery,
+    ):
+        if in_another_task:
+            nursery.start_soon(read, run)
+        else:
+            await read(run)
 
 
 # --- Outside of a run --------------------------------------------------------------------
@@ -281,12 +298,15 @@ async def test_turns_that_are_not_part_of_a_run_refuse_to_choose(
 
 async def test_a_tool_that_is_never_enabled_is_not_sent(server: "ResponsesServer") -> None:
     tools: list[Any] = [HIDDEN, SHOWN, Namespace("a", [HIDDEN])]
+    server.answer()
+    server.answer([Call("hidden", call_id="call_1", unoffered=True)])
     async with open_conversation(server, tools=tools) as conversation:
         await conversation.create("Hi.")
         await conversation.run("Hi.")
     async with server.open_client() as connection:
         await connection.create("Hi.", model="m", tools=tools)
-    assert [offered(request) for request in server.requests] == [["shown"]] * 3
+    assert [offered(request) for request in server.requests] == [["shown"]] * 4
+    assert outputs(server.requests[2]) == ["There is no tool named 'hidden'."]
 
 
 @pytest.mark.parametrize("wrong", [None, 1, "yes"])
