@@ -49,7 +49,7 @@ nitpick_ignore = [  # type variables, and names in signatures that are not publi
             "trio_responses._turn.methods.",
             "trio_responses._turn.responses.",
         )
-        for name in ("T", "P", "R", "Deps")
+        for name in ("T", "P", "R", "Dependencies")
     ),
     ("py:class", "MeterProvider"),
     ("py:class", "TracerProvider"),

@@ -34,7 +34,6 @@ ELSEWHERE = {
     "README.md": "tests/test_readme.py",
     "docs/conversations.md": "tests/test_readme.py",
     "docs/testing-your-app.md": "tests/test_docs_testing.py",
-    "docs/tools.md": "tests/test_readme.py",
 }
 """Pages whose blocks are run by another test module."""
 SKIPPED: dict[str, int] = {}

@@ -30,7 +30,17 @@ def examples(page: str, language: str = "python") -> list[str]:
 FIRST, CONVERSATION, TOOLS, TEST = examples("README.md")
 DELTA, LOSS, AGAIN, WITHOUT_REASONING, WITHOUT_FILES, *REST = examples("docs/conversations.md")
 FORK, STEERING, COMPACTION, TRIMMING, CHECKPOINT, ROTATION = REST
-RUN, _, RUN_STREAM, CONTEXT, APPROVAL, HANDLERS, ERRORS, _, ANSWERS = examples("docs/tools.md")
+RUN = examples("docs/tools.md")[0]
+
+
+def example_of(tools: str) -> str:
+    """Return the first block of the page about tools that contains a text."""
+    return next(block for block in examples("docs/tools.md") if tools in block)
+
+
+RUN_STREAM, CONTEXT = example_of("run_stream("), example_of("context: ToolContext[Database]")
+APPROVAL, HANDLERS = example_of("approve=approve"), example_of("handlers=")
+ERRORS, ANSWERS = example_of('on_tool_error="raise"'), example_of("conversation.parse(")
 
 
 async def run(example: str, connection: ResponsesConnection | None = None) -> None:

@@ -47,6 +47,7 @@ from trio_responses._errors import (
     ServerOverloaded,
     StallTimeout,
     StreamLimitReached,
+    ToolRetriesExceeded,
     UndecodableCall,
     UndecodableResponse,
     UnexpectedOutput,
@@ -76,6 +77,7 @@ from trio_responses._settings import (
     RotationPolicy,
     Timeouts,
 )
+from trio_responses._tools.exceptions import ModelRetry
 from trio_responses._tools.function import (
     FunctionTool,
     InvalidArguments,
@@ -129,6 +131,7 @@ __all__ = [
     "LoggingInstrument",
     "MaxRoundsExceeded",
     "MessageTooLarge",
+    "ModelRetry",
     "Namespace",
     "ParseError",
     "ParseMismatchError",
@@ -167,6 +170,7 @@ __all__ = [
     "ToolFinished",
     "ToolProgress",
     "ToolRecord",
+    "ToolRetriesExceeded",
     "ToolStarted",
     "TransportChanged",
     "TurnRecord",

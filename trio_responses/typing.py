@@ -8,6 +8,7 @@ from trio_responses._instruments.recording import RecordingLine, Redact
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses._settings import OnAbandonedTurn, RecoverOption, TransportOption
+from trio_responses._tools.function import IsEnabled
 from trio_responses._tools.namespace import ToolLike
 from trio_responses._tools.schema import Schema
 from trio_responses._tools.toolbox import Approve, Handler, OnToolError
@@ -15,6 +16,7 @@ from trio_responses._transport.dialing import Dial
 from trio_responses._transport.proxy import ProxyOption
 from trio_responses._wire.params import (
     AccessProgramsParam,
+    ChooseTools,
     ContextManagementParam,
     ConversationParam,
     ConversationParams,
@@ -28,6 +30,7 @@ from trio_responses._wire.params import (
     PromptParam,
     ReasoningParam,
     ResponseCreateParams,
+    SharedParams,
     StreamOptionsParam,
     TextFormatJsonObject,
     TextFormatJsonSchema,
@@ -46,6 +49,7 @@ __all__ = [
     "AccessProgramsParam",
     "ApiKey",
     "Approve",
+    "ChooseTools",
     "ConnectionOptions",
     "ContextManagementParam",
     "ConversationParam",
@@ -57,6 +61,7 @@ __all__ = [
     "HasToolDefinition",
     "Headers",
     "ImageParam",
+    "IsEnabled",
     "ModerationParam",
     "ModerationPolicyParam",
     "ModerationRuleParam",
@@ -74,6 +79,7 @@ __all__ = [
     "ResponseCreateParams",
     "RunEvent",
     "Schema",
+    "SharedParams",
     "StreamEvent",
     "StreamOptionsParam",
     "TextFormatJsonObject",

@@ -30,6 +30,7 @@ from trio_responses._settings import (
     check_turn_timeouts,
     checked_record,
 )
+from trio_responses._tools.choosing import choose_tools, depends_on_run, tools_of_every_turn
 from trio_responses._tools.context import CallContext
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.stored_history import StoredHistory
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Timeouts
-    from trio_responses._tools.namespace import ToolLike
+    from trio_responses._tools.choosing import ToolsOption
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError
     from trio_responses._turn.stream import ResponseStream, TurnSender
@@ -65,9 +66,9 @@ T = TypeVar("T")
 if TYPE_CHECKING:  # type checkers know the default of a type variable before Python does
     import typing_extensions
 
-    Deps = typing_extensions.TypeVar("Deps", default=None)
+    Dependencies = typing_extensions.TypeVar("Dependencies", default=None)
 else:
-    Deps = TypeVar("Deps")
+    Dependencies = TypeVar("Dependencies")
 CREATE_OPTIONS: Final = (*TURN_OPTIONS, "request_id")
 """Names of keyword arguments of ``create`` that are no parameters of its request."""
 RUN_OPTIONS: Final = (
@@ -78,10 +79,11 @@ RUN_OPTIONS: Final = (
     "max_rounds",
     "max_concurrency",
     "tool_timeout",
+    "max_tool_retries",
     "on_tool_error",
     "max_tool_output",
     "repeat_interrupted",
-    "deps",
+    "dependencies",
 )
 """Names of keyword arguments of a run that are no parameters of its requests."""
 
@@ -136,8 +138,11 @@ class Conversation:
         instruments: Instruments | None = None,
         conversation_id: str | None = None,
     ) -> None:
-        self._tools: Sequence[ToolLike] = tuple(settings.get("tools") or ())
-        given = TurnSettings(settings)  # raises for values that cannot be sent
+        tools: ToolsOption = settings.get("tools") or ()
+        self._tools: ToolsOption = tools if callable(tools) else tuple(tools)
+        self._chooses_tools = depends_on_run(self._tools)
+        """Whether the tools are known only in a run, so that the settings have a part of them."""
+        given = TurnSettings(_settings_of_every_turn(settings))  # raises for what cannot be sent
         self._settings = TurnSettings(copy_settings(given.plain))
         self._reserve_lane = reserve_lane
         self._sender = reserve_lane()
@@ -390,10 +395,11 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         snapshot: bool = True,
         max_retries: int | None = None,
@@ -434,14 +440,18 @@ class Conversation:
         :param max_rounds: the largest number of responses of the run.
         :param max_concurrency: the largest number of tools that run at the same time.
         :param tool_timeout: how many seconds a call may take, unless its tool sets a time.
+        :param max_tool_retries: how often the model may call a tool again after calls that failed,
+            unless the tool sets a limit; `None` for no limit but ``max_rounds``. A response whose
+            calls of the tool have all failed counts once; a call that succeeds begins anew.
         :param on_tool_error: ``"return"`` sends the error of a tool to the model; ``"raise"``
-            raises it, and cancels the other tools. Invalid arguments are always sent to the model.
+            raises it, and cancels the other tools. Invalid arguments and `ModelRetry` are always
+            sent to the model.
         :param max_tool_output: the largest number of characters of the text in the output of a
             call. A longer text is shortened in its middle, with a notice for the model.
         :param repeat_interrupted: whether calls that an earlier run has started and not finished
             start again.
-        :param deps: what the tools need, such as a database: ``context.dependencies`` of the tools
-            that have a `ToolContext` parameter.
+        :param dependencies: what the tools need, such as a database: ``context.dependencies`` of
+            the tools that have a `ToolContext` parameter.
         :param delivery: as for `stream`, for each turn of the run.
         :param max_retries: as for `stream`, for each turn of the run.
         :param timeouts: as for `stream`, for each turn of the run.
@@ -464,10 +474,11 @@ class Conversation:
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
+            max_tool_retries=max_tool_retries,
             on_tool_error=on_tool_error,
             max_tool_output=max_tool_output,
             repeat_interrupted=repeat_interrupted,
-            deps=deps,
+            dependencies=dependencies,
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
@@ -485,10 +496,11 @@ class Conversation:
         max_rounds: int,
         max_concurrency: float,
         tool_timeout: float | None,
+        max_tool_retries: int | None,
         on_tool_error: OnToolError,
         max_tool_output: int,
         repeat_interrupted: bool,
-        deps: object,
+        dependencies: object,
         delivery: DeliveryMode,
         snapshot: bool,
         max_retries: int | None,
@@ -509,23 +521,28 @@ class Conversation:
             if not value >= 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {value!r}")
         self._sender.retry_policy.with_max_retries(max_retries)  # raises for an invalid value
+        tools: ToolsOption = params.get("tools", self._tools)
+        chooses = depends_on_run(tools) if "tools" in params else self._chooses_tools
+        context = ToolContext(dependencies, conversation=self)
         toolbox = Toolbox(
-            tools=params.get("tools", self._tools),
+            tools=tools_of_every_turn(tools),
             handlers=handlers or {},
             approve=approve,
             timeout=tool_timeout,
             on_error=on_tool_error,
             max_output=max_tool_output,
+            max_retries=max_tool_retries,
         )
         config = RunConfig(
             toolbox=toolbox,
+            choose_tools=partial(choose_tools, tools, context) if chooses else None,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
-            settings=self._settings_with(params),
+            settings=self._settings_with(_settings_of_every_turn(params), within_run=True),
             repeat_interrupted=repeat_interrupted,
             request_id=request_id,
             journal=self._journal if request_id is None else self._journal_for(request_id),
-            make_context=partial(self._make_context, deps),
+            make_context=partial(self._make_context, dependencies),
             instruments=self._instruments,
         )
         make_turn = partial(
@@ -548,10 +565,11 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -572,6 +590,8 @@ class Conversation:
             used with another input.
         :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
             can be continued.
+        :raises ToolRetriesExceeded: when the calls of a tool have failed more often than its limit
+            of retries allows; the conversation can be continued.
         :raises CallInterrupted: when an earlier run has interrupted a call whose output cannot say
             so, and ``repeat_interrupted`` is false.
         :raises CallNotRejectable: when ``approve`` declines a call whose output cannot say so.
@@ -591,10 +611,11 @@ class Conversation:
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
+            max_tool_retries=max_tool_retries,
             on_tool_error=on_tool_error,
             max_tool_output=max_tool_output,
             repeat_interrupted=repeat_interrupted,
-            deps=deps,
+            dependencies=dependencies,
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
@@ -614,10 +635,11 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -635,10 +657,11 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -655,10 +678,11 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -684,10 +708,11 @@ class Conversation:
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
+            max_tool_retries=max_tool_retries,
             on_tool_error=on_tool_error,
             max_tool_output=max_tool_output,
             repeat_interrupted=repeat_interrupted,
-            deps=deps,
+            dependencies=dependencies,
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
@@ -698,13 +723,26 @@ class Conversation:
             return parse_response(response, reader, is_answered=answered)
 
     def _make_context(
-        self, deps: object, call: wire.FunctionCall, report: Report
+        self, dependencies: object, call: wire.FunctionCall, report: Report
     ) -> ToolContext[object]:
         """Return the context of a call in a run."""
-        return ToolContext(deps, call=call, conversation=self, report=report)
+        return ToolContext(dependencies, call=call, conversation=self, report=report)
 
-    def _settings_with(self, params: Mapping[str, Any]) -> TurnSettings:
-        """Return the settings of the conversation with those of a turn in their place."""
+    def _settings_with(
+        self, params: Mapping[str, Any], *, within_run: bool = False
+    ) -> TurnSettings:
+        """Return the settings of the conversation with those of a turn in their place.
+
+        :raises ConfigurationError: if only a run can choose the tools of the turn, and there is
+            none.
+        """
+        if not within_run and (
+            callable(params["tools"]) if "tools" in params else self._chooses_tools
+        ):
+            raise ConfigurationError(
+                "the tools of this turn are chosen by a function (tools or is_enabled), which only"
+                " run(), run_stream() and parse() call: use one of them, or pass a list of tools"
+            )
         if not params:
             return self._settings
         return TurnSettings(merge_extra_body({**self._settings.plain, **params}))
@@ -877,8 +915,16 @@ class Conversation:
         )
 
 
+def _settings_of_every_turn(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return settings whose tools are those that the model sees whatever a run decides."""
+    tools: ToolsOption = settings.get("tools") or ()
+    if not depends_on_run(tools):
+        return settings
+    return {**settings, "tools": tools_of_every_turn(tools)}
+
+
 @final
-class ToolContext(CallContext, Generic[Deps]):
+class ToolContext(CallContext, Generic[Dependencies]):
     """What a run knows about a call, for the tool that answers the call.
 
     A function tool gets one for its parameter with this annotation; the model does not see the
@@ -889,7 +935,7 @@ class ToolContext(CallContext, Generic[Deps]):
             return await context.dependencies.find_orders(status)
 
 
-        await conversation.run("What is not paid?", tools=[find_orders], deps=database)
+        await conversation.run("What is not paid?", tools=[find_orders], dependencies=database)
 
     A test of a tool makes one itself: ``await find_orders(ToolContext(database), "open")``.
 
@@ -900,14 +946,14 @@ class ToolContext(CallContext, Generic[Deps]):
 
     def __init__(
         self,
-        dependencies: Deps,
+        dependencies: Dependencies,
         *,
         call: wire.FunctionCall | None = None,
         conversation: Conversation | None = None,
         report: Callable[[Any], Awaitable[None]] | None = None,
     ) -> None:
-        self.dependencies: Deps = dependencies
-        """The ``deps`` of the run."""
+        self.dependencies: Dependencies = dependencies
+        """The ``dependencies`` of the run."""
         self._call = call
         self._conversation = conversation
         self._report = report
@@ -923,7 +969,7 @@ class ToolContext(CallContext, Generic[Deps]):
         :raises RuntimeError: in a context that was made without a call.
         """
         if self._call is None:
-            raise RuntimeError("this ToolContext has no call: it was not made by a run")
+            raise RuntimeError("this ToolContext has no call: it was not made for a call of a run")
         return self._call
 
     @property

@@ -22,11 +22,12 @@ from trio_responses._errors import (
     CallInterrupted,
     ConfigurationError,
     MaxRoundsExceeded,
+    ToolRetriesExceeded,
     UndecodableCall,
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
-from trio_responses._protocol.calls import find_unanswerable_call, make_error_output
+from trio_responses._protocol.calls import find_unanswerable_call, make_error_output, name_of_call
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolProgress, ToolStarted
 from trio_responses._turn.stream import CallIterator, raise_if_failed
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.turn import TurnLock
     from trio_responses._protocol.calls import CallKey
     from trio_responses._tools.context import CallContext
+    from trio_responses._tools.namespace import ToolLike
     from trio_responses._tools.toolbox import Toolbox
     from trio_responses._turn.stream import ResponseStream
     from trio_responses._wire import Response, Usage
@@ -81,6 +83,9 @@ Report: TypeAlias = "Callable[[Any], Awaitable[None]]"
 MakeToolContext: TypeAlias = "Callable[[wire.FunctionCall, Report], CallContext]"
 """Returns the context of a call, for the function that reports its progress."""
 
+ChooseNow: TypeAlias = "Callable[[], Awaitable[Sequence[ToolLike]]]"
+"""Returns the tools that the model sees in the next turn."""
+
 FORCING_CHOICES: Final = frozenset({"required", "any"})
 """Values of ``tool_choice`` that force a call."""
 
@@ -91,6 +96,8 @@ class RunConfig:
 
     toolbox: Toolbox
     """The tools and handlers that answer calls."""
+    choose_tools: ChooseNow | None = None
+    """Returns the tools of the next turn; `None` if each turn has the same."""
     max_rounds: int
     """The largest number of responses."""
     max_concurrency: float
@@ -133,8 +140,11 @@ class RunStream:
         self._calls = history.track_calls()
         self._nursery = nursery
         self._config = config
+        self._toolbox = config.toolbox
+        """What answers the calls of the latest turn."""
         self._new = new
         self._limiter = trio.CapacityLimiter(config.max_concurrency)
+        self._failures = _FailureCounter()
         self._events = self._run()
         self._reading = False
         self._in_batches = False
@@ -160,6 +170,8 @@ class RunStream:
 
         :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
             can be continued.
+        :raises ToolRetriesExceeded: when the calls of a tool have failed more often than its limit
+            of retries allows; the conversation can be continued.
         :raises ResponseFailedError: when a response failed.
         :raises UndecodableCall: when a response has a call that no output can answer.
         :raises CallInterrupted: when an earlier run has interrupted a call whose output cannot say
@@ -254,11 +266,10 @@ class RunStream:
         new = self._new
         if not new and calls.has_pending_calls:  # the turn with the forced call was an earlier one
             settings = _without_forced_call(settings)
-        if config.repeat_interrupted:
-            calls.forget_interruptions()
+        await self._take_over_calls(settings)
         while True:
             pending = self._pending_calls(new)
-            handled = {key: call for key, call in pending.items() if config.toolbox.handles(call)}
+            handled = {key: call for key, call in pending.items() if self._toolbox.handles(call)}
             if len(self.responses) >= config.max_rounds and len(handled) == len(pending):
                 raise MaxRoundsExceeded(config.max_rounds, self.responses[-1])
             scope = trio.CancelScope()
@@ -267,13 +278,15 @@ class RunStream:
                     yield (_event_of(notification),)
             finally:
                 scope.cancel()
-            outputs = [config.toolbox.shorten(one) for one in calls.outputs_for(pending)]
+            self._failures.end_round()
+            outputs = [self._toolbox.shorten(one) for one in calls.outputs_for(pending)]
             # Calls without output are left to the caller, or the history was replaced meanwhile.
             if self.responses and len(outputs) < len(pending):
                 await self._end_request(request, handled)
                 break
             input_items, new = RawItems.join(outputs) + new, RawItems()
             self._check_has_input(input_items, settings)
+            settings = await self._choose_tools(settings)
             async with self._make_turn(input_items, settings, request) as stream:
                 self.stream = stream
                 self._streams.append(stream)
@@ -286,6 +299,25 @@ class RunStream:
             if stream.response.status != "completed" or not calls.has_pending_calls:
                 break
         self._response = self.responses[-1]
+
+    async def _take_over_calls(self, settings: TurnSettings) -> None:
+        """Prepare to answer the calls that an earlier run has left."""
+        if self._config.repeat_interrupted:
+            self._calls.forget_interruptions()
+        if self._calls.has_pending_calls:
+            await self._choose_tools(settings)
+
+    async def _choose_tools(self, settings: TurnSettings) -> TurnSettings:
+        """Return the settings of the next turn, whose tools may differ from those of the last one.
+
+        :raises Exception: any exception of the function that chooses the tools.
+        """
+        if self._config.choose_tools is None:
+            return settings
+        with self._lock.excluding_current_task():
+            tools = await self._config.choose_tools()
+        self._toolbox = self._toolbox.with_tools(tools)
+        return settings.with_tools(tools)
 
     async def _read_turn(self, stream: ResponseStream) -> Sequence[RunEvent]:
         """Return the next event of a turn, or all that are there; none at its end."""
@@ -332,7 +364,7 @@ class RunStream:
         """Whether no call of a response is going to run, so that the run ends with it."""
         pending = self._calls.pending_calls().values()
         return response.status != "completed" or not any(
-            self._config.toolbox.handles(call) for call in pending
+            self._toolbox.handles(call) for call in pending
         )
 
     def _pending_calls(self, new: RawItems) -> dict[CallKey, wire.OutputItem]:
@@ -408,7 +440,7 @@ class RunStream:
 
         Before the call starts, its start is stored, and the text for an interrupted call as output.
         """
-        toolbox, store_output = self._config.toolbox, self._calls.store_output
+        toolbox, store_output = self._toolbox, self._calls.store_output
         ambiguous = self._calls.is_ambiguous(key)
         output = await toolbox.output_without_running(call, ambiguous=ambiguous)
         if output is not None:
@@ -427,6 +459,7 @@ class RunStream:
                 if record is not None:
                     record.error = failure
             store_output(key, output)
+            self._failures.add(name_of_call(call), failure, toolbox.retries_of(call))
             await self._history.save()
             seconds = trio.current_time() - started_at
         finished = ToolFinished(call=call, raw_item=output, error=failure, seconds=seconds)
@@ -453,12 +486,39 @@ class RunStream:
             return self._config.make_context(one, report)
 
         try:
-            return await self._config.toolbox.run(call, make_context), None
+            return await self._toolbox.run(call, make_context), None
         except Exception as error:
-            output = self._config.toolbox.error_output(call, error)
+            output = self._toolbox.error_output(call, error)
             if output is None:
                 raise
             return output, error
+
+
+class _FailureCounter:
+    """Counts for each tool in how many responses in a row its calls have failed."""
+
+    def __init__(self) -> None:
+        self._in_a_row: dict[str, int] = {}
+        self._of_round: dict[str, tuple[Exception | None, int | None]] = {}
+        """The result of each tool in the active round, and its limit of retries."""
+
+    def add(self, tool: str, failure: Exception | None, limit: int | None) -> None:
+        """Count a call that has run. One call of a tool that succeeds outweighs those that fail."""
+        if failure is None:
+            self._of_round[tool] = None, limit
+        else:
+            self._of_round.setdefault(tool, (failure, limit))
+
+    def end_round(self) -> None:
+        """Called when all calls of a response have an output.
+
+        :raises ToolRetriesExceeded: for the first tool that has failed too often.
+        """
+        ended, self._of_round = self._of_round, {}
+        for tool, (failure, limit) in ended.items():
+            self._in_a_row[tool] = self._in_a_row.get(tool, 0) + 1 if failure is not None else 0
+            if limit is not None and self._in_a_row[tool] > limit:
+                raise ToolRetriesExceeded(tool, limit) from failure
 
 
 def _event_of(notification: ToolNotification) -> RunEvent:

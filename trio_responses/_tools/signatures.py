@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["ParameterTypes", "parameter_types", "signature_of"]
 
 FACTORIES: dict[type, Callable[[], Any]] = {list: list, dict: dict, set: set}
-METHOD_HINTS = {
-    "staticmethod": "write @staticmethod above @function_tool",
-    "classmethod": "make the tool of the method of the class, with function_tool(Class.method)",
-}
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -34,9 +30,6 @@ def signature_of(function: Any) -> inspect.Signature:
 
     :raises ConfigurationError: if the object is no function, yields, or has no signature.
     """
-    kind = type(function).__name__
-    if kind in METHOD_HINTS:
-        raise ConfigurationError(f"@function_tool was applied to a {kind}: {METHOD_HINTS[kind]}")
     if not inspect.isroutine(function):
         raise ConfigurationError(f"a tool must be made from a function, not from {function!r}")
     name = function.__name__
@@ -48,22 +41,7 @@ def signature_of(function: Any) -> inspect.Signature:
         raise ConfigurationError(
             f"{name} has no signature: wrap it in a function with annotated parameters"
         ) from error
-    _check_no_method(function, signature)
     return signature
-
-
-def _check_no_method(function: Any, signature: inspect.Signature) -> None:
-    """Raise `ConfigurationError` for a function in a class that is not bound to an instance."""
-    first = next(iter(signature.parameters.values()), None)
-    method = function.__qualname__.rpartition("<locals>.")[2]
-    if first is None or "." not in method or first.name not in {"self", "cls"}:
-        return
-    if first.annotation is inspect.Parameter.empty:
-        raise ConfigurationError(
-            f"{method} is a method, and the model cannot give its {first.name!r}:"
-            " leave the method without the decorator, and make the tool of an instance with"
-            f" function_tool(instance.{function.__name__}), or decorate a plain function"
-        )
 
 
 class ParameterTypes(NamedTuple):
