@@ -5,6 +5,12 @@ from trio_responses._conversation.durable import OnInterruptedCall
 from trio_responses._conversation.run import RunEvent
 from trio_responses._endpoint import ApiKey, Headers
 from trio_responses._instruments.recording import RecordingLine, Redact
+from trio_responses._instruments.records import (
+    ConnectionRecord,
+    LeaseRecord,
+    RunRecord,
+    StoreRecord,
+)
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses._settings import OnAbandonedTurn, RecoverOption, TransportOption
@@ -47,6 +53,7 @@ __all__ = [
     "ApiKey",
     "Approve",
     "ConnectionOptions",
+    "ConnectionRecord",
     "ContextManagementParam",
     "ConversationParam",
     "ConversationParams",
@@ -57,6 +64,7 @@ __all__ = [
     "HasToolDefinition",
     "Headers",
     "ImageParam",
+    "LeaseRecord",
     "ModerationParam",
     "ModerationPolicyParam",
     "ModerationRuleParam",
@@ -73,7 +81,9 @@ __all__ = [
     "Redact",
     "ResponseCreateParams",
     "RunEvent",
+    "RunRecord",
     "Schema",
+    "StoreRecord",
     "StreamEvent",
     "StreamOptionsParam",
     "TextFormatJsonObject",

@@ -282,8 +282,14 @@ class Instruments:
 
     # --- Observers -------------------------------------------------------------------
 
-    def connection_started(self, count_unread: Callable[[], int]) -> ConnectionRecord:
-        """Notify the instruments that a connection starts, and return its record."""
+    def connection_started(self, count_unread: Callable[[], int]) -> ConnectionRecord | None:
+        """Notify the instruments that a connection starts, and return its record.
+
+        :param count_unread: returns the bytes of events that wait to be read.
+        :return: `None` when no instrument has the hook.
+        """
+        if Instrument.connection_started.__name__ not in self._by_hook:
+            return None
         connection = ConnectionRecord(
             host=self.address.host, port=self.address.port, count_unread=count_unread
         )
