@@ -82,6 +82,20 @@ async def own(
         yield conversation
 
 
+async def lose(server: ResponsesServer, instrument: Instrument) -> None:
+    """Open a durable conversation, and delete it meanwhile."""
+    async with MemoryStore() as store, own(server, store, instrument) as conversation:
+        await store.delete("work")
+        await conversation.create("one")
+
+
+async def fail_to_save(server: ResponsesServer, instrument: Instrument) -> None:
+    """Open a durable conversation whose store is away when its turn is saved."""
+    async with FaultyStore() as store, own(server, store, instrument) as conversation:
+        store.before["append"] = unavailable
+        await conversation.create(CONTENT)
+
+
 # --- Hooks -------------------------------------------------------------------------------
 
 
@@ -122,15 +136,14 @@ async def test_a_fork_has_a_lease_of_its_own(server: ResponsesServer) -> None:
 
 async def test_waiting_for_a_lease_counts_the_attempts(server: ResponsesServer) -> None:
     notes = StoreNotes()
-    async with MemoryStore() as store, trio.open_nursery() as nursery:
-        async with own(server, store):
+    async with MemoryStore() as store, trio.open_nursery() as nursery, own(server, store):
 
-            async def wait() -> None:
-                async with own(server, store, notes, wait=100):
-                    pass
+        async def wait() -> None:
+            async with own(server, store, notes, wait=100):
+                pass
 
-            nursery.start_soon(wait)
-            await trio.sleep(5)
+        nursery.start_soon(wait)
+        await trio.sleep(5)
     (lease,) = notes.leases
     assert lease.attempts > 1
     assert lease.acquired_at is not None
@@ -168,9 +181,7 @@ async def test_a_lease_that_is_not_acquired_has_its_error(server: ResponsesServe
 async def test_a_lost_lease_has_its_error(server: ResponsesServer) -> None:
     notes = StoreNotes()
     with pytest.raises(LeaseLost):
-        async with MemoryStore() as store, own(server, store, notes) as conversation:
-            await store.delete("work")
-            await conversation.create("one")
+        await lose(server, notes)
     assert notes.hooks == ["requested", "acquired", "ended"]
     assert isinstance(notes.leases[0].error, LeaseLost)
 
@@ -199,7 +210,7 @@ async def test_an_operation_of_a_store_is_a_span_of_a_database(
             async with own(server, store, telemetry.instrument) as conversation:
                 await conversation.create(CONTENT)
     (waiting,) = telemetry.spans("acquire_lease")
-    (acquire,) = [one for one in telemetry.spans("acquire") if one is not waiting]
+    (acquire,) = telemetry.spans("acquire conversation")
     assert is_child(waiting, mine)
     assert is_child(acquire, waiting)
     first, turn = telemetry.spans("append")
@@ -208,6 +219,7 @@ async def test_an_operation_of_a_store_is_a_span_of_a_database(
     assert turn.kind is SpanKind.INTERNAL  # the memory of the process is no server
     assert attributes(turn) == {
         "db.operation.name": "append",
+        "db.query.summary": "append conversation",
         "db.system.name": "memory",
         "gen_ai.conversation.id": "work",
     }
@@ -220,7 +232,8 @@ async def test_an_operation_of_a_store_is_a_span_of_a_database(
     (held,) = points["trio_responses.lease.held"]
     assert held.value == 0
     assert telemetry.instrument._operations == {}  # a record that stays would be a leak
-    assert telemetry.instrument._leases == telemetry.instrument._lease_requests == {}
+    assert telemetry.instrument._leases == {}
+    assert telemetry.instrument._lease_requests == {}
 
 
 async def test_a_store_in_another_process_is_a_client_span(
@@ -241,11 +254,8 @@ async def test_a_store_in_another_process_is_a_client_span(
 async def test_an_operation_that_fails_is_an_error_span(
     server: ResponsesServer, telemetry: Telemetry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with FaultyStore() as store:
-        with pytest.raises(StoreUnavailable):
-            async with own(server, store, telemetry.instrument) as conversation:
-                store.before["append"] = unavailable
-                await conversation.create(CONTENT)
+    with pytest.raises(StoreUnavailable):
+        await fail_to_save(server, telemetry.instrument)
     failed = telemetry.spans("append")[-1]
     assert attributes(failed)["error.type"] == "StoreUnavailable"
     assert failed.status.status_code is StatusCode.ERROR
@@ -263,12 +273,7 @@ async def test_a_lost_lease_is_a_span_with_a_link_to_its_acquisition(
     server: ResponsesServer, telemetry: Telemetry, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(LeaseLost):
-        async with (
-            MemoryStore() as store,
-            own(server, store, telemetry.instrument) as conversation,
-        ):
-            await store.delete("work")
-            await conversation.create("one")
+        await lose(server, telemetry.instrument)
     (lost,) = telemetry.spans("lose_lease")
     (acquired,) = telemetry.spans("acquire_lease")
     assert attributes(lost)["error.type"] == "LeaseLost"

@@ -61,9 +61,10 @@ class LoggingInstrument(Instrument):
     """An instrument that logs to the logger ``trio_responses``.
 
     Sockets are logged at INFO; lost sockets, failed attempts, lost leases and failed operations of
-    stores at WARNING; the end of a connection that gave up at ERROR; turns and tools at DEBUG. Content and keys are never logged. For handlers
-    that write JSON, every log record has its values as fields (``socket``, ``turn``,
-    ``response_id``, ``seconds`` and others, see docs/instruments.md).
+    stores at WARNING; the end of a connection that gave up at ERROR; turns and tools at DEBUG.
+    Content and keys are never logged. For handlers that write JSON, every log record has its values
+    as fields (``socket``, ``turn``, ``response_id``, ``seconds`` and others, see
+    docs/instruments.md).
 
     :param log: the logger to use instead.
     """

@@ -262,7 +262,7 @@ class OpenTelemetryInstrument(Instrument):
     def run_ended(self, run: RunRecord) -> None:
         """End the span of a run, and record its metrics."""
         span, token = self._runs.pop(run)
-        _leave(span, token)
+        context.detach(token)
         common = self._few(self._attributes("invoke_agent", run.host, run.port, run.model))
         self._metrics.run_turns.record(run.turns, common)
         self._metrics.run_tools.record(run.tool_calls, common)
@@ -291,7 +291,7 @@ class OpenTelemetryInstrument(Instrument):
     def tool_finished(self, tool: ToolRecord) -> None:
         """End the span of a tool's call, and record its duration."""
         span, token = self._tools.pop(tool)
-        _leave(span, token)
+        context.detach(token)
         common = self._few(_tool_attributes(tool))
         if tool.error is not None:
             _mark_failed(span, tool.error)
@@ -400,7 +400,7 @@ class OpenTelemetryInstrument(Instrument):
 
     def _end_request(self, lease: LeaseRecord) -> Span:
         span, token = self._lease_requests.pop(lease)
-        _leave(span, token)
+        context.detach(token)
         common: Attributes = {
             "db.system.name": lease.system,
             "trio_responses.lease.taken_over": lease.taken_over,
@@ -432,15 +432,17 @@ class OpenTelemetryInstrument(Instrument):
 
     def store_started(self, operation: StoreRecord) -> None:
         """Start the span of an operation of a store."""
+        summary = f"{operation.operation} conversation"
         attributes: Attributes = {
             "db.system.name": operation.system,
             "db.operation.name": operation.operation,
+            "db.query.summary": summary,
         }
         if operation.conversation_id is not None:
             attributes["gen_ai.conversation.id"] = operation.conversation_id
         kind = SpanKind.INTERNAL if operation.system == "memory" else SpanKind.CLIENT
         self._operations[operation] = self._tracer.start_span(
-            operation.operation, kind=kind, attributes=attributes
+            summary, kind=kind, attributes=attributes
         )
 
     def store_finished(self, operation: StoreRecord) -> None:
@@ -465,12 +467,6 @@ class OpenTelemetryInstrument(Instrument):
 def _make_current(span: Span) -> Token[Context]:
     """Make a span the current one of the task."""
     return context.attach(trace.set_span_in_context(span))
-
-
-def _leave(span: Span, token: Token[Context]) -> None:
-    """Make the span before the current one, unless another span or task is current meanwhile."""
-    if trace.get_current_span() is span:
-        context.detach(token)
 
 
 def _mark_failed(span: Span, error: Exception) -> None:
