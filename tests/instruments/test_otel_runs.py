@@ -44,7 +44,8 @@ async def echo(text: str) -> str:
 
 def id_of(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.span_id
+    span_id: int = span.context.span_id
+    return span_id
 
 
 class RunNotes(Instrument):
