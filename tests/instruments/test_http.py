@@ -60,6 +60,20 @@ async def test_a_turn_over_http_is_a_span_with_the_address_of_the_server(
     assert telemetry.spans("connect") == []
 
 
+async def test_a_refused_turn_over_http_has_the_status_of_the_answer(
+    server: ResponsesServer, telemetry: Telemetry
+) -> None:
+    server.fail("invalid_request_error", status=422)
+    async with server.open_client(
+        instruments=[telemetry.instrument], transport="http"
+    ) as connection:
+        with pytest.raises(APIError):
+            await connection.create(model="m", input="Hello")
+    shown = attributes(telemetry.spans("chat")[0])
+    assert shown["http.response.status_code"] == 422
+    assert shown["gen_ai.response.finish_reasons"] == ("error",)
+
+
 async def test_a_turn_over_http_is_logged(
     server: ResponsesServer, caplog: pytest.LogCaptureFixture
 ) -> None:

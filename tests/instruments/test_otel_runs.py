@@ -18,7 +18,13 @@ from tests.instruments.telemetry import (
     telemetry,
 )
 from tests.testing.driver import NO_WAITING
-from trio_responses import ConfigurationError, Instrument, MaxRoundsExceeded, function_tool
+from trio_responses import (
+    ConfigurationError,
+    Instrument,
+    MaxRoundsExceeded,
+    TurnRecord,
+    function_tool,
+)
 from trio_responses.testing import Call
 from trio_responses.types import McpTool
 
@@ -258,6 +264,42 @@ async def test_content_is_captured_where_the_user_asks_for_it(server: ResponsesS
     assert msgspec.json.decode(attributes(tool)["gen_ai.tool.call.arguments"]) == {"text": "again"}
     assert attributes(tool)["gen_ai.tool.call.result"] == "again"
     assert SECRET not in shown_spans(telemetry)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"content": "Hi"}, {"role": "user", "parts": [{"type": "text", "content": "Hi"}]}),
+        (
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+            {"role": "assistant", "parts": [{"type": "text", "content": "No."}]},
+        ),
+        (
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Think"}]},
+            {"role": "assistant", "parts": [{"type": "reasoning", "content": "Think"}]},
+        ),
+        (
+            {"type": "custom_tool_call", "call_id": "c", "name": "sql", "input": "SELECT 1"},
+            {
+                "role": "assistant",
+                "parts": [{"type": "tool_call", "id": "c", "name": "sql", "arguments": "SELECT 1"}],
+            },
+        ),
+        (
+            {"type": "web_search_call", "id": "ws_1"},
+            {"role": "assistant", "parts": [{"type": "web_search_call", "id": "ws_1"}]},
+        ),
+        (None, {"role": "user", "parts": []}),
+    ],
+)
+async def test_each_item_is_a_message_of_the_conventions(item: Any, message: Any) -> None:
+    telemetry = make_telemetry(capture_content=True)
+    turn = TurnRecord(host="localhost", port=80, request=msgspec.json.encode({"input": [item]}))
+    telemetry.instrument.turn_started(turn)
+    telemetry.instrument.turn_sent(turn)
+    telemetry.instrument.turn_ended(turn)
+    (span,) = telemetry.spans("chat")
+    assert msgspec.json.decode(attributes(span)["gen_ai.input.messages"]) == [message]
 
 
 async def test_metrics_hold_no_content_where_spans_do(server: ResponsesServer) -> None:
