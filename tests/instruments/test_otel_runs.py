@@ -290,6 +290,9 @@ async def test_content_is_captured_where_the_user_asks_for_it(server: ResponsesS
             {"role": "assistant", "parts": [{"type": "web_search_call", "id": "ws_1"}]},
         ),
         (None, {"role": "user", "parts": []}),
+        ({"content": [1]}, {"role": "user", "parts": []}),
+        ({"type": ["message"]}, {"role": "user", "parts": []}),
+        ({"type": "reasoning", "summary": "none"}, {"role": "user", "parts": []}),
     ],
 )
 async def test_each_item_is_a_message_of_the_conventions(item: Any, message: Any) -> None:

@@ -40,7 +40,7 @@ def request_content(request: bytes) -> dict[str, str]:
         found["gen_ai.system_instructions"] = [{"type": "text", "content": given["instructions"]}]
     if given.get("input"):
         found["gen_ai.input.messages"] = _input_messages(given["input"])
-    if given.get("tools"):
+    if isinstance(given.get("tools"), list):
         found["gen_ai.tool.definitions"] = [_definition(tool) for tool in given["tools"]]
     return {name: _text(value) for name, value in found.items()}
 
@@ -83,14 +83,19 @@ def _definition(tool: Any) -> Json:
 def _input_messages(given: Any) -> list[Json]:
     if isinstance(given, str):
         return [{"role": "user", "parts": [{"type": "text", "content": given}]}]
-    return [_message_of(item) for item in given]
+    items = cast("Iterable[Any]", given) if isinstance(given, list) else (given,)
+    return [_message_of(item) for item in items]
 
 
 def _message_of(item: Any) -> Json:
-    """Return the message for an item of an input or an output."""
-    if not isinstance(item, dict):
+    """Return the message for an item of an input or an output; an empty one for any other value."""
+    try:
+        return _convert_item(item)
+    except (AttributeError, TypeError):  # fields of types that no server accepts
         return {"role": "user", "parts": []}
-    fields = cast("Json", item)
+
+
+def _convert_item(fields: Json) -> Json:
     kind = fields.get("type", "message")
     if kind == "message":
         return {"role": fields.get("role", "user"), "parts": _parts_of(fields.get("content"))}
