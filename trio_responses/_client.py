@@ -280,7 +280,10 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             checkpoint=checkpoint,
         )
         settings = merge_extra_body(params)
-        async with open_durable(self._open_conversation, options, settings) as conversation:
+        instruments = self._engine.config.instruments
+        async with open_durable(
+            self._open_conversation, options, settings, instruments
+        ) as conversation:
             yield conversation
 
     @asynccontextmanager

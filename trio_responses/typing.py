@@ -5,6 +5,12 @@ from trio_responses._conversation.durable import OnInterruptedCall
 from trio_responses._conversation.run import RunEvent
 from trio_responses._endpoint import ApiKey, Headers
 from trio_responses._instruments.recording import RecordingLine, Redact
+from trio_responses._instruments.records import (
+    ConnectionRecord,
+    LeaseRecord,
+    RunRecord,
+    StoreRecord,
+)
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses._settings import OnAbandonedTurn, RecoverOption, TransportOption
@@ -51,6 +57,7 @@ __all__ = [
     "Approve",
     "ChooseTools",
     "ConnectionOptions",
+    "ConnectionRecord",
     "ContextManagementParam",
     "ConversationParam",
     "ConversationParams",
@@ -62,6 +69,7 @@ __all__ = [
     "Headers",
     "ImageParam",
     "IsEnabled",
+    "LeaseRecord",
     "ModerationParam",
     "ModerationPolicyParam",
     "ModerationRuleParam",
@@ -78,8 +86,10 @@ __all__ = [
     "Redact",
     "ResponseCreateParams",
     "RunEvent",
+    "RunRecord",
     "Schema",
     "SharedParams",
+    "StoreRecord",
     "StreamEvent",
     "StreamOptionsParam",
     "TextFormatJsonObject",

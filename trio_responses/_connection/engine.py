@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
     from trio_responses._endpoint import ApiKey, HeaderLines
     from trio_responses._instruments.instrument import SocketObserver
+    from trio_responses._instruments.records import ConnectionRecord
     from trio_responses._settings import ReconnectPolicy, RotationPolicy
     from trio_responses._transport.dialing import ConnectionConfig
     from trio_responses._transport.transport import Transport
@@ -116,6 +117,8 @@ class ConnectionEngine:
         """Whether all tasks of the connection have ended."""
         self._ended = Notifier()
         self._sockets_opened = 0
+        self._record: ConnectionRecord | None = None
+        """The record that the instruments have; they may refer to it weakly."""
 
     # --- For the connection and the pool ---------------------------------------------------
 
@@ -153,6 +156,9 @@ class ConnectionEngine:
     def count_active(self) -> int:
         """Return the number of requests whose response has not ended, abandoned ones included."""
         return sum(socket.requests.count() for socket in self.sockets)
+
+    def _count_unread(self) -> int:
+        return self._budget.unread_bytes
 
     def statistics(self) -> ConnectionStatistics:
         """Return the counters of the connection."""
@@ -208,6 +214,7 @@ class ConnectionEngine:
     @trio.lowlevel.enable_ki_protection
     async def _run(self, shielded: bool) -> None:  # noqa: FBT001 - start_soon() passes no names
         """Run all tasks of the connection. The supervisor task runs this."""
+        self._record = self.config.instruments.connection_started(self._count_unread)
         try:
             async with open_collapsing_nursery() as nursery:
                 self._nursery = nursery

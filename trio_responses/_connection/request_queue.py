@@ -141,7 +141,9 @@ class RequestQueue:
     ) -> TurnAttempt:
         """Send the request of a turn as soon as a socket has a free lane (``stream_id``)."""
         if request.observer is None:
-            request.observer = self._config.instruments.observe_turn(request.model)
+            request.observer = self._config.instruments.observe_turn(
+                request.model, request.conversation_id
+            )
         await trio.lowlevel.checkpoint_if_cancelled()  # before the request is written and counted
         admitted = self._admit_at_once(request, lane)
         if admitted is None:
@@ -170,7 +172,11 @@ class RequestQueue:
         turn.instruments, turn.observer = self._config.instruments, request.observer
         if turn.observer is not None:
             turn.observer.sending(
-                self._config.instruments.address, turn.lane, turn.parent, len(payload)
+                self._config.instruments.address,
+                payload,
+                transport="http" if socket.is_exchange else "websocket",
+                lane=turn.lane,
+                parent=turn.parent,
             )
         try:
             await self._write(socket, payload)

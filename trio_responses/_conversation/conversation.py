@@ -150,6 +150,8 @@ class Conversation:
         self._lock = TurnLock(source)
         self._instruments = instruments or Instruments()
         self._id = conversation_id or ""
+        self._chosen_id = conversation_id
+        """The id that the user has chosen; `None` if they have not."""
         self._journal: Journal | None = None
         self._block: DurableBlock | None = None
 
@@ -167,7 +169,7 @@ class Conversation:
         :param position: the number of records that the store has.
         """
         stored.finish(self._settings)
-        self._id = keeper.lease.conversation_id
+        self._id = self._chosen_id = keeper.lease.conversation_id
         self._block = block
         self._journal = Journal(
             block.store,
@@ -275,6 +277,7 @@ class Conversation:
             generate=generate,
             timeouts=timeouts,
             request=active,
+            conversation_id=self._chosen_id,
         )
         return TurnStream(
             self._lock,
@@ -544,6 +547,7 @@ class Conversation:
             journal=self._journal if request_id is None else self._journal_for(request_id),
             make_context=partial(self._make_context, dependencies),
             instruments=self._instruments,
+            conversation_id=self._chosen_id,
         )
         make_turn = partial(
             self._make_turn,

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.history import ActiveRequest, History
     from trio_responses._conversation.journal import Journal
     from trio_responses._conversation.turn import TurnLock
+    from trio_responses._instruments.records import RunRecord
     from trio_responses._protocol.calls import CallKey
     from trio_responses._tools.context import CallContext
     from trio_responses._tools.namespace import ToolLike
@@ -113,7 +114,9 @@ class RunConfig:
     journal: Journal | None = None
     """The journal of a durable conversation."""
     instruments: Instruments = field(default_factory=Instruments, repr=False)
-    """Notified about each call that runs."""
+    """Notified about the run, and about each call that runs."""
+    conversation_id: str | None = None
+    """The id of the conversation, if the user has chosen one."""
 
 
 @final
@@ -133,6 +136,7 @@ class RunStream:
         *,
         config: RunConfig,
         new: RawItems,
+        record: RunRecord | None = None,
     ) -> None:
         self._make_turn = make_turn
         self._lock = lock
@@ -143,6 +147,8 @@ class RunStream:
         self._toolbox = config.toolbox
         """What answers the calls of the latest turn."""
         self._new = new
+        self._record = record
+        """The record for the instruments; `None` if no instrument observes the run."""
         self._limiter = trio.CapacityLimiter(config.max_concurrency)
         self._failures = _FailureCounter()
         self._events = self._run()
@@ -202,6 +208,12 @@ class RunStream:
             with self._scope:
                 return await self._events.__anext__()
             raise RuntimeError("the run has ended: read its events inside its async with block")
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            if self._record is not None and self._record.error is None:
+                self._record.error = error
+            raise
         finally:
             self._reading = False
             self._scope = trio.CancelScope()
@@ -254,6 +266,10 @@ class RunStream:
                 self._scope.cancel()
                 await self._idle.wait()
         await self._events.aclose()
+        if self._record is not None:
+            self._record.turns = len(self._streams)
+            self._record.usages = tuple(one.usage for one in self._streams if one.usage is not None)
+            self._record.completed = self._response is not None
 
     async def _run(self) -> AsyncGenerator[Sequence[RunEvent], None]:
         """Alternate turns and tool calls, until a response has no call that a tool answers."""
@@ -454,10 +470,12 @@ class RunStream:
             started_at = trio.current_time()
             self._calls.start_call(key, make_error_output(call, INTERRUPTED))
             await self._history.save()
+            if self._record is not None:
+                self._record.tool_calls += 1
             with self._config.instruments.observe_call(call) as record:
                 output, failure = await self._output_of(call, notifications)
                 if record is not None:
-                    record.error = failure
+                    record.error, record.output = failure, output
             store_output(key, output)
             self._failures.add(name_of_call(call), failure, toolbox.retries_of(call))
             await self._history.save()
@@ -573,10 +591,14 @@ async def open_run(
         does not acquire the lock.
     :param new: the input of the run.
     """
-    async with lock, open_collapsing_nursery() as nursery:
-        run = RunStream(make_turn, lock, history, nursery, config=config, new=new)
-        try:
-            yield run
-        finally:
-            await run.aclose()
-            nursery.cancel_scope.cancel()
+    observing = config.instruments.observe_run(config.settings.model, config.conversation_id)
+    with observing as record:
+        async with lock, open_collapsing_nursery() as nursery:
+            run = RunStream(
+                make_turn, lock, history, nursery, config=config, new=new, record=record
+            )
+            try:
+                yield run
+            finally:
+                await run.aclose()
+                nursery.cancel_scope.cancel()

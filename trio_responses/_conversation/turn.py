@@ -49,6 +49,7 @@ class ConversationRequest:
     :param generate: `False` for a warm-up; `None` for other turns.
     :param timeouts: the deadlines of each attempt; `None` for those of the connection.
     :param request: the request (``request_id``) that the turn belongs to.
+    :param conversation_id: the id of the conversation, if the user has chosen one.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ConversationRequest:
         generate: bool | None = None,
         timeouts: Timeouts | None = None,
         request: ActiveRequest | None = None,
+        conversation_id: str | None = None,
     ) -> None:
         self._history = history
         self._request = request
@@ -77,6 +79,7 @@ class ConversationRequest:
         self.parent: str | None = None
         """The ``previous_response_id`` of the latest attempt."""
         self.model: str | None = settings.model
+        self.conversation_id: str | None = conversation_id
         self.observer: TurnObserver | None = None
         """Notifies the instruments about the turn."""
         self.timeouts: Timeouts | None = timeouts

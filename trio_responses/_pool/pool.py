@@ -94,8 +94,13 @@ class ResponsesPool(TurnMethods):
     """
 
     def __init__(
-        self, scheduler: Scheduler, supervisor: PoolSupervisor, retry_policy: RetryPolicy
+        self,
+        scheduler: Scheduler,
+        supervisor: PoolSupervisor,
+        retry_policy: RetryPolicy,
+        instruments: Instruments,
     ) -> None:
+        self._instruments = instruments
         self._scheduler = scheduler
         self._supervisor = supervisor
         self._retry_policy = retry_policy
@@ -213,7 +218,9 @@ class ResponsesPool(TurnMethods):
             checkpoint=checkpoint,
         )
         settings = merge_extra_body(params)
-        async with open_durable(self._open_conversation, options, settings) as conversation:
+        async with open_durable(
+            self._open_conversation, options, settings, self._instruments
+        ) as conversation:
             yield conversation
 
     @asynccontextmanager
@@ -439,7 +446,7 @@ async def open_pool(
     supervisor = PoolSupervisor(scheduler, connect)
     async with open_closing_nursery(supervisor.aclose) as nursery:
         await supervisor.start(nursery)
-        yield ResponsesPool(scheduler, supervisor, retry_policy)
+        yield ResponsesPool(scheduler, supervisor, retry_policy, observers)
 
 
 def _check_not_given(**options: object) -> None:

@@ -72,6 +72,11 @@ class RequestBuilder(Protocol):
         """The ``previous_response_id`` of the request."""
         ...
 
+    @property
+    def conversation_id(self) -> str | None:
+        """The id of the conversation, if the user has chosen one."""
+        ...
+
     def write(self, placement: Placement, latest: Latest) -> bytes:
         """Return the encoded request for one lane of one socket; called once for each attempt."""
         ...
@@ -118,6 +123,7 @@ class StaticRequest:
         parent = command.previous_response_id
         self.parent: str | None = parent if isinstance(parent, str) else None
         self.model: str | None = command.model if isinstance(command.model, str) else None
+        self.conversation_id: str | None = None
         self.observer: TurnObserver | None = None
         self.timeouts: Timeouts | None = timeouts
         self.is_warm_up: bool = command.generate is False
