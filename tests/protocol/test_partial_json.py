@@ -50,7 +50,7 @@ def read(*pieces: str) -> Any:
 
 def is_prefix(part: Any, whole: Any) -> bool:
     """Whether a value is an earlier state of another one."""
-    kind: type[object] = type(part)
+    kind: Any = part.__class__
     if kind is not type(whole):
         return False
     if kind is str:

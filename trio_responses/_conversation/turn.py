@@ -16,9 +16,11 @@ from trio_responses._conversation.history import CommittedTurn
 from trio_responses._errors import APIError, DeliveryStatus, PreviousResponseNotFound
 from trio_responses._protocol.continuation import ContinuationPoint
 from trio_responses._protocol.raw_items import RawItems
+from trio_responses._turn.answer_format import ANY_TEXT
 from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
+    from trio_responses._turn.answer_format import AnswerFormat
     from collections.abc import Generator, Sequence
     from types import TracebackType
     from typing import Self
@@ -302,6 +304,7 @@ class TurnStream(ResponseStream):
         delivery: DeliveryMode,
         snapshot: bool,
         max_retries: int | None = None,
+        answer_format: AnswerFormat = ANY_TEXT,
         within_run: bool = False,
     ) -> None:
         super().__init__(
@@ -310,6 +313,7 @@ class TurnStream(ResponseStream):
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
+            answer_format=answer_format,
         )
         self._lock = lock
         self._within_run = within_run

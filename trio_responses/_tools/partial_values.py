@@ -45,13 +45,13 @@ UNSET: Final = msgspec.UNSET
 class PartialValue:
     """A value of a type that is made of JSON while the JSON is being written.
 
-    :param json_type: the type of the whole JSON text.
-    :param annotation: the annotation that the type was made of.
+    :param annotation: the type.
+    :param wrapped: whether the JSON is ``{"value": ...}``.
     """
 
-    def __init__(self, json_type: JSONType[Any], annotation: Any) -> None:
+    def __init__(self, annotation: Any, *, wrapped: bool = False) -> None:
         self._json = PartialJSON()
-        self._shape = _root_shape(annotation, wrapped=json_type.wrapped)
+        self._shape = _root_shape(annotation, wrapped=wrapped)
         self._levels: list[_Level] = []
 
     def feed(self, text: str) -> Any:
