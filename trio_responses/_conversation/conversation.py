@@ -40,7 +40,6 @@ from trio_responses._wire.param_checks import check_params, merge_extra_body
 from trio_responses._wire.params import ConversationParams
 
 if TYPE_CHECKING:
-    from trio_responses._turn.answer_format import AnswerFormat
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import Unpack
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from trio_responses._tools.namespace import ToolLike
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError
+    from trio_responses._turn.answer_format import AnswerFormat
     from trio_responses._turn.stream import ResponseStream, TurnSender
     from trio_responses._wire import Input, OutputItem, Response
 

@@ -35,7 +35,6 @@ from trio_responses._turn.stream import CallIterator, accumulator_of, raise_if_f
 from trio_responses._wire import sum_usages
 
 if TYPE_CHECKING:
-    from trio_responses._turn.answer_format import AnswerFormat
     from collections.abc import (
         AsyncGenerator,
         AsyncIterator,
@@ -56,7 +55,7 @@ if TYPE_CHECKING:
     from trio_responses._tools.context import CallContext
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Toolbox
-    from trio_responses._turn.answer_format import AnswerType
+    from trio_responses._turn.answer_format import AnswerFormat, AnswerType
     from trio_responses._turn.stream import ResponseStream
     from trio_responses._wire import Response, Usage
 

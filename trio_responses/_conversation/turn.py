@@ -20,7 +20,6 @@ from trio_responses._turn.answer_format import ANY_TEXT
 from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
-    from trio_responses._turn.answer_format import AnswerFormat
     from collections.abc import Generator, Sequence
     from types import TracebackType
     from typing import Self
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._settings import Timeouts
+    from trio_responses._turn.answer_format import AnswerFormat
     from trio_responses._turn.request_builder import Latest
     from trio_responses._turn.stream import TurnSender
     from trio_responses._wire import Response, Usage

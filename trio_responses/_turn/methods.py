@@ -20,13 +20,13 @@ from trio_responses._turn.stream import ResponseStream, TurnSender
 from trio_responses._wire.param_checks import check_params
 
 if TYPE_CHECKING:
-    from trio_responses._turn.answer_format import AnswerFormat
     from collections.abc import Mapping
     from typing import Unpack
 
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Timeouts
     from trio_responses._tools.parsing import ParsedResponse
+    from trio_responses._turn.answer_format import AnswerFormat
     from trio_responses._wire import Input, Response
     from trio_responses._wire.params import ResponseCreateParams
 

@@ -63,7 +63,6 @@ from trio_responses._wire import (
 )
 
 if TYPE_CHECKING:
-    from trio_responses._turn.answer_format import AnswerFormat
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
     from types import TracebackType
     from typing import Self
@@ -73,7 +72,7 @@ if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import RetryPolicy
     from trio_responses._tools.parsing import ParsedResponse
-    from trio_responses._turn.answer_format import AnswerType
+    from trio_responses._turn.answer_format import AnswerFormat, AnswerType
     from trio_responses._turn.attempt import TurnAttempt
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._wire import Input, Response, ServerEvent, Usage
