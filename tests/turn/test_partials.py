@@ -491,15 +491,17 @@ async def test_partial_values_of_a_run_and_its_events_take_turns(
 
 
 async def test_the_errors_of_a_run_are_those_of_parse(narrow_server: ResponsesServer) -> None:
-    call = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_1", "name": "other"}
-    item = {**call, "input": "x", "status": "completed"}
-    narrow_server.answer([created(), item_done(item), ended([item])])
+    """Of two calls, that of a tool has an output; no function belongs to the other one."""
+    calls = [Call("look", {"city": "Oslo"}), Call("other", {}, call_id="call_2")]
+    narrow_server.reply(calls=calls)
     async with (
         narrow_server.open_client() as connection,
-        connection.conversation(model="m") as conversation,
+        connection.conversation(
+            model="m", tools=[look, {"type": "function", "name": "other"}]
+        ) as conversation,
     ):
         async with conversation.run_stream("Is it warm?", text_format=Weather) as run:
-            with pytest.raises(ParseMismatchError, match="the model called other"):
+            with pytest.raises(ParseMismatchError, match=r"model called other \(call_2\), which"):
                 await read_all(run)
         async with conversation.run_stream("Is it cold?") as run:
             with pytest.raises(ConfigurationError, match="does not ask for JSON"):
