@@ -8,15 +8,7 @@
   and `null` count when they are complete.
 * A key counts when its value does.
 
-Each character is read once, so the total time is proportional to the text. A parser that starts
-again at each delta needs quadratic time. With one delta for each 4 characters, the seconds of CPU
-until the end of a list of records (CPython 3.11; typed objects included for this reader):
-
-=========  ===========  =====================================  ==================================
-text       this reader  ``jiter.from_json(partial_mode=...)``  ``msgspec.json.decode`` of a prefix
-=========  ===========  =====================================  ==================================
-BENCH
-=========  ===========  =====================================  ==================================
+Each character is read once, so the time is proportional to the text.
 """
 
 from __future__ import annotations

@@ -14,6 +14,20 @@ that classes of msgspec, the standard library, attrs and pydantic may contain on
 `PartialValue` keeps what it has made of the finished values in objects and arrays that are open. So
 a partial value costs time for the new text, and a copy of each open object and array. The finished
 values are shared by the partial values that follow.
+
+Fast parsers that read the whole prefix at each delta need quadratic time. Seconds of CPU for a list
+of Structs, with a value for every 4 characters (CPython 3.11; jiter 0.19 with
+``partial_mode="trailing-strings"`` and msgspec 0.22 on whole JSON of the size of the prefix; the
+last line of both from a sample of the prefixes):
+
+==========  ==============  ======  =======
+text        `PartialValue`  jiter   msgspec
+==========  ==============  ======  =======
+1 KB        0.002           0.001   0.001
+10 KB       0.015           0.035   0.020
+100 KB      0.19            4.5     4.5
+1 MB        3.0             over 5 minutes
+==========  ==============  ===============
 """
 
 from __future__ import annotations
