@@ -298,6 +298,7 @@ SCALARS: list[tuple[Any, str, Any]] = [
     (Color, '"red"', Color.RED),
     (Literal["red", "reddish"], '"red', msgspec.UNSET),
     (Literal["red", "reddish"], '"red"', "red"),
+    (pydantic.TypeAdapter(list[Spot]), '[{"name": "a', [Spot(name="a")]),
     (Many[Day], '[{"name": "a', [day("a")]),
     (Any, '{"a": ["b', {"a": ["b"]}),
     (object, "[1, ", [1]),

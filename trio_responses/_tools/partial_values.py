@@ -478,6 +478,8 @@ def _bare(annotation: Any) -> Any:
         origin = typing.get_origin(annotation)
         if origin is typing.Annotated or getattr(origin, "_name", None) in QUALIFIERS:
             annotation = typing.get_args(annotation)[0]
+        elif isinstance(annotation, _pydantic_class("TypeAdapter")):
+            annotation = getattr(annotation, "_type", Any)
         elif isinstance(annotation, TypeVar):
             annotation = annotation.__bound__ or Any
         elif hasattr(annotation, "__supertype__"):
@@ -492,7 +494,7 @@ def _class_shape(annotation: Any, cls: Any) -> Shape | None:
     """Return the shape of a class with fields; `None` for other classes."""
     if issubclass(cls, msgspec.Struct):
         return _struct_shape(annotation, cls)
-    if _is_pydantic_model(cls):
+    if issubclass(cls, _pydantic_class("BaseModel")):
         return _pydantic_shape(cls)
     if hasattr(cls, "__total__"):  # a TypedDict
         return _Object(_fields(_hints(annotation)), dict)
@@ -610,9 +612,9 @@ def _positional(
 # --- pydantic, of whose modules none is imported here ------------------------------------------
 
 
-def _is_pydantic_model(cls: Any) -> bool:
-    pydantic: Any = sys.modules.get("pydantic")
-    return pydantic is not None and issubclass(cls, pydantic.BaseModel)
+def _pydantic_class(name: str) -> Any:
+    """Return a class of pydantic; ``()``, which has no instances, if pydantic was not imported."""
+    return getattr(sys.modules.get("pydantic"), name, ())
 
 
 def _pydantic_shape(cls: Any) -> Shape:
