@@ -194,7 +194,9 @@ async def test_the_text_is_kept_without_a_snapshot(server: ResponsesServer) -> N
         async for event in stream:
             if event.type == "response.output_text.delta":
                 break
-        assert (await anext(stream.partials(Weather))).city == "Oslo"
+        partial = await anext(stream.partials(Weather))
+        assert partial.city == "Oslo"
+        assert partial != FORECAST
 
 
 async def test_the_parsed_response_is_that_of_parse(server: ResponsesServer) -> None:
@@ -234,6 +236,22 @@ async def test_a_break_loses_nothing(server: ResponsesServer) -> None:
         assert [partial async for partial in partials][-1] == FORECAST
         with pytest.raises(StopAsyncIteration):
             await anext(partials)
+
+
+async def test_a_value_has_what_the_iteration_over_events_had_taken(
+    server: ResponsesServer,
+) -> None:
+    server.reply(OSLO, chunk_size=6).stall(after_events=8)
+    async with (
+        server.open_client() as connection,
+        connection.stream("hi", model="m", text_format=Weather) as stream,
+    ):
+        await trio.testing.wait_all_tasks_blocked()
+        async for event in stream:
+            if event.type == "response.output_text.delta":
+                break
+        with trio.fail_after(1):
+            assert (await anext(stream.partials(Weather))).city == "Oslo"
 
 
 async def test_a_cancelled_wait_loses_nothing(server: ResponsesServer) -> None:

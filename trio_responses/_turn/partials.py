@@ -84,7 +84,7 @@ class PartialValues(Generic[T]):
         text, restarted = self._text.read(accumulator)
         if restarted:
             self._value = self._new_value()
-        if self._value is None or not text:
+        if self._value is None:
             return msgspec.UNSET
         try:
             return self._value.feed(text)
