@@ -313,6 +313,7 @@ SCALARS: list[tuple[Any, str, Any]] = [
     (list[dt.date], '["2026-11-28", "2026', [dt.date(2026, 11, 28)]),
     (set[str], '["a", "b', {"a", "b"}),
     (frozenset[str], '["a", "b', frozenset("ab")),
+    (set[Day], '[{"name": "a"}, ', None),
     (tuple, '["a", 1, ', ("a", 1)),
     (complex, '"1+2j"', None),
 ]

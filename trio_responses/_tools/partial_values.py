@@ -416,17 +416,25 @@ class _Wrapped(Shape):
 
 # --- The shape of an annotation ------------------------------------------------------------
 
+
+def _build_set(kind: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    try:
+        return kind(items)
+    except TypeError:  # a partial item that is not hashable
+        return None
+
+
 ARRAYS: Final[Mapping[Any, Callable[[list[Any]], Any]]] = {
     list: list,
     abc.Sequence: list,
     abc.MutableSequence: list,
     abc.Collection: list,
     abc.Iterable: list,
-    set: set,
-    abc.Set: set,
-    abc.MutableSet: set,
-    frozenset: frozenset,
     tuple: tuple,
+    set: partial(_build_set, set),
+    abc.Set: partial(_build_set, set),
+    abc.MutableSet: partial(_build_set, set),
+    frozenset: partial(_build_set, frozenset),
 }
 BASIC: Final[Mapping[Any, Shape]] = {Any: PLAIN, object: PLAIN, str: _Text()}
 MAPPINGS: Final = frozenset({dict, abc.Mapping, abc.MutableMapping})

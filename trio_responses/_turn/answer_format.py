@@ -42,8 +42,8 @@ class AnswerFormat(NamedTuple):
         if self.type is not None:
             if answer is not None and answer != self.type.annotation:
                 raise ConfigurationError(
-                    f"the answer is a {_name(self.type.annotation)}, as text_format of the stream"
-                    f" says, and no {_name(answer)}: pass one type in both places"
+                    f"the stream was started with text_format={_name(self.type.annotation)}, not"
+                    f" {_name(answer)}: pass one type in both places"
                 )
             return self.type
         if answer is None:
