@@ -44,10 +44,12 @@ nitpick_ignore = [  # type variables, and names in signatures that are not publi
             "",
             "trio_responses._tools.parsing.",
             "trio_responses._conversation.conversation.",
+            "trio_responses._conversation.run.",
             "trio_responses._tools.schema.",
             "trio_responses._tools.function.",
             "trio_responses._turn.methods.",
             "trio_responses._turn.responses.",
+            "trio_responses._turn.stream.",
         )
         for name in ("T", "P", "R", "Dependencies")
     ),

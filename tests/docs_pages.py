@@ -71,7 +71,9 @@ class Page:
         lines = "\n" * (
             example.line + example.parsed.line_offset
         )  # so that line numbers in tracebacks are right
-        code = compile(lines + example.parsed, example.path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        source = lines + example.parsed
+        code = compile(source, example.path, "exec", flags, dont_inherit=True)
         with redirect_stdout(io.StringIO()) as printed:
             if PROGRAM in example.parsed:
                 eval(code, example.namespace)  # noqa: S307 - the page is part of this repository

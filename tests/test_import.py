@@ -49,6 +49,7 @@ def test_the_import_needs_no_extra_and_no_slow_module() -> None:
         ("trio_responses._tools.json_schema", A_TYPE),
         ("trio_responses._tools.signatures", A_TOOL),
         ("trio_responses._cli.arguments", A_COMMAND),
+        ("trio_responses._tools.partial_values", "import trio_responses._turn.partials"),
         ("trio_responses.otel", "import trio_responses.otel"),
         ("trio_responses.testing._server", "import trio_responses.testing"),
     ],

@@ -108,6 +108,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
+        text_format: Any = None,
         snapshot: bool = True,
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -129,7 +130,10 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :param input: text, which is sent as a message of the user, or an item, or a list of items.
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
-        :param snapshot: whether text is kept for ``stream.snapshot``.
+        :param text_format: the type of the answer: the model has to write JSON of the type, as for
+            `parse`. ``stream.partials()`` yields the values so far.
+        :param snapshot: whether text is kept for ``stream.snapshot``. The text of JSON is kept in
+            any case.
         :param max_retries: how often the turn is sent again after a rate limit or, with
             ``at_least_once``, after an error of the server; by default as the connection.
         :param timeouts: the deadlines ``first_event`` and ``stall`` of each attempt at this turn,
@@ -138,11 +142,12 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :raises TypeError: for an unknown parameter, and a value of a wrong type.
         :raises ValueError: for a word that a parameter does not accept, and a missing key.
         :raises ConfigurationError: for invalid values of ``delivery``, ``max_retries`` and
-            ``timeouts``.
+            ``timeouts``, and for a type that has no JSON schema.
         """
         return super().stream(
             input,
             delivery=delivery,
+            text_format=text_format,
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,

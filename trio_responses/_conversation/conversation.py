@@ -34,6 +34,7 @@ from trio_responses._tools.choosing import choose_tools, depends_on_run, tools_o
 from trio_responses._tools.context import CallContext
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
+from trio_responses._turn.answer_format import ANY_TEXT, with_answer_format
 from trio_responses._turn.methods import STREAM_OPTIONS, TURN_OPTIONS, without_output
 from trio_responses._turn.request_builder import raw_input
 from trio_responses._wire.param_checks import check_params, merge_extra_body
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from trio_responses._tools.choosing import ToolsOption
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError
+    from trio_responses._turn.answer_format import AnswerFormat
     from trio_responses._turn.stream import ResponseStream, TurnSender
     from trio_responses._wire import Input, OutputItem, Response
 
@@ -191,6 +193,7 @@ class Conversation:
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
+        text_format: Any = None,
         snapshot: bool = True,
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -201,6 +204,7 @@ class Conversation:
         :param input: what is new: text, which is sent as a message of the user, or an item, or a
             list of items.
         :param delivery: as of ``connection.stream``.
+        :param text_format: as of ``connection.stream``.
         :param snapshot: as of ``connection.stream``.
         :param max_retries: as of ``connection.stream``.
         :param timeouts: as of ``connection.stream``.
@@ -209,16 +213,32 @@ class Conversation:
             sent with full input.
         :raises TypeError: for an unknown parameter, and a value of a wrong type.
         :raises ValueError: for a word that a parameter does not accept, and a missing key.
+        :raises ConfigurationError: for invalid options, and for a type that has no JSON schema.
         """
         self._check(params, "stream()", STREAM_OPTIONS)
+        settings, answer_format = self._with_answer_format(text_format, params)
         return self._open_turn(
             input,
-            params,
+            settings,
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,
+            answer_format=answer_format,
         )
+
+    def _with_answer_format(
+        self, text_format: Any, params: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], AnswerFormat]:
+        """Return the parameters of a turn with ``text.format`` for a type, and its format.
+
+        :param text_format: the type; `None` leaves the parameters as they are.
+        """
+        all_params = {**self._settings.plain, **params}
+        settings, answer_format = with_answer_format(text_format, all_params)
+        if text_format is not None:
+            params = {**params, "text": settings["text"]}
+        return params, answer_format
 
     def _check(self, params: Mapping[str, Any], of: str, options: Collection[str]) -> None:
         of = f"{of} of a conversation"
@@ -234,11 +254,13 @@ class Conversation:
         max_retries: int | None,
         timeouts: Timeouts | None,
         generate: bool | None = None,
+        answer_format: AnswerFormat = ANY_TEXT,
     ) -> ResponseStream:
         """Return the stream of a turn, whose ``async with`` block sends the request.
 
         :param params: parameters that `check_params` accepts.
         :param generate: `False` for a warm-up.
+        :param answer_format: what the parameters ask for, if the stream may parse the answer.
         """
         check_option_values(delivery=delivery)
         check_turn_timeouts(timeouts)
@@ -250,6 +272,7 @@ class Conversation:
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,
+            answer_format=answer_format,
         )
 
     def _make_turn(
@@ -263,6 +286,7 @@ class Conversation:
         max_retries: int | None,
         timeouts: Timeouts | None,
         generate: bool | None = None,
+        answer_format: AnswerFormat = ANY_TEXT,
         within_run: bool = False,
     ) -> TurnStream:
         """Return the stream of a turn, whose ``async with`` block sends the request.
@@ -286,6 +310,7 @@ class Conversation:
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
+            answer_format=answer_format,
             within_run=within_run,
         )
 
@@ -404,6 +429,7 @@ class Conversation:
         repeat_interrupted: bool = False,
         dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
+        text_format: Any = None,
         snapshot: bool = True,
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -456,6 +482,8 @@ class Conversation:
         :param dependencies: what the tools need, such as a database: ``context.dependencies`` of
             the tools that have a `ToolContext` parameter.
         :param delivery: as for `stream`, for each turn of the run.
+        :param text_format: the type of the answer, as for `parse`: of each response of the run.
+            ``run.partials()`` yields the values so far.
         :param max_retries: as for `stream`, for each turn of the run.
         :param timeouts: as for `stream`, for each turn of the run.
         :param params: parameters of the turns, which replace those of the conversation:
@@ -467,10 +495,12 @@ class Conversation:
             empty.
         :raises ResponsesError: inside the block, as `run` does.
         """
-        self._check(params, "run_stream()", (*RUN_OPTIONS, "snapshot"))
+        self._check(params, "run_stream()", (*RUN_OPTIONS, "snapshot", "text_format"))
+        settings, answer_format = self._with_answer_format(text_format, params)
         return self._open_run(
             input,
-            params,
+            settings,
+            answer_format=answer_format,
             request_id=request_id,
             handlers=handlers,
             approve=approve,
@@ -508,10 +538,12 @@ class Conversation:
         snapshot: bool,
         max_retries: int | None,
         timeouts: Timeouts | None,
+        answer_format: AnswerFormat = ANY_TEXT,
     ) -> AbstractAsyncContextManager[RunStream]:
         """Return the stream of a run; entering its block sends the first request.
 
         :param params: parameters that `check_params` accepts.
+        :param answer_format: what the parameters ask for, if the stream may parse the answer.
         """
         check_option_values(delivery=delivery)
         check_turn_timeouts(timeouts)
@@ -548,6 +580,7 @@ class Conversation:
             make_context=partial(self._make_context, dependencies),
             instruments=self._instruments,
             conversation_id=self._chosen_id,
+            answer_format=answer_format,
         )
         make_turn = partial(
             self._make_turn,
@@ -555,6 +588,7 @@ class Conversation:
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,
+            answer_format=answer_format,
             within_run=True,
         )
         return open_run(make_turn, self._lock, self._history, config, raw_input(given))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, cast, final, overload
 
 import trio
 
@@ -29,8 +29,10 @@ from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
 from trio_responses._protocol.calls import find_unanswerable_call, make_error_output, name_of_call
 from trio_responses._protocol.raw_items import RawItems
+from trio_responses._tools.parsing import parse_response
 from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolProgress, ToolStarted
-from trio_responses._turn.stream import CallIterator, raise_if_failed
+from trio_responses._turn.answer_format import ANY_TEXT
+from trio_responses._turn.stream import CallIterator, accumulator_of, raise_if_failed
 from trio_responses._wire import sum_usages
 
 if TYPE_CHECKING:
@@ -54,11 +56,15 @@ if TYPE_CHECKING:
     from trio_responses._protocol.calls import CallKey
     from trio_responses._tools.context import CallContext
     from trio_responses._tools.namespace import ToolLike
+    from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Toolbox
+    from trio_responses._turn.answer_format import AnswerFormat, AnswerType
     from trio_responses._turn.stream import ResponseStream
     from trio_responses._wire import Response, Usage
 
 __all__ = ["RunConfig", "RunEvent", "RunStream", "open_run"]
+
+T = TypeVar("T")
 
 MakeTurn: TypeAlias = "Callable[[RawItems, TurnSettings, ActiveRequest | None], ResponseStream]"
 """Returns the stream of a turn, for its new items, its settings, and the request that it is for."""
@@ -117,6 +123,8 @@ class RunConfig:
     """Notified about the run, and about each call that runs."""
     conversation_id: str | None = None
     """The id of the conversation, if the user has chosen one."""
+    answer_format: AnswerFormat = ANY_TEXT
+    """The format of the text that the settings ask for."""
 
 
 @final
@@ -227,6 +235,54 @@ class RunStream:
         async for _ in self.batches():
             pass
         return self.response
+
+    @overload
+    def partials(self, answer: type[T]) -> AsyncIterator[T]: ...
+    @overload
+    def partials(self, answer: Any = None) -> AsyncIterator[Any]: ...
+    def partials(self, answer: Any = None) -> AsyncIterator[Any]:
+        """Iterate over the values of a typed answer, as `ResponseStream.partials` does.
+
+        The answer is the text of the last response. Which response is the last one is known at
+        its end, so the values of each response are yielded, and start again with the next one.
+        A response that only calls tools has none. A cancellation ends the run.
+
+        :param answer: the type; may be left out if it was given as ``text_format``.
+        :raises ConfigurationError: if the run does not ask for JSON, or for another type.
+        :raises ParseError: after the last partial value, as ``conversation.parse`` does.
+        :raises Exception: as the iteration over events does.
+        """
+        from trio_responses._turn.partials import PartialValues  # noqa: PLC0415 - on first use
+
+        answer_type = self._config.answer_format.type_of(answer)
+        return PartialValues(
+            answer_type,
+            read_batch=partial(self._read, in_batches=True),
+            accumulator=lambda: accumulator_of(self.stream) if self.stream is not None else None,
+            parse=lambda: self._parse(answer_type).parsed,
+        )
+
+    @overload
+    async def get_parsed_response(self, answer: type[T]) -> ParsedResponse[T]: ...
+    @overload
+    async def get_parsed_response(self, answer: Any = None) -> ParsedResponse[Any]: ...
+    async def get_parsed_response(self, answer: Any = None) -> ParsedResponse[Any]:
+        """Read to the end, and return the last `Response` with its answer as a value of a type.
+
+        A cancellation ends the run.
+
+        :param answer: as of `partials`.
+        :raises ConfigurationError: as `partials` does.
+        :raises ParseError: as ``conversation.parse`` does.
+        :raises Exception: as the iteration over events does.
+        """
+        answer_type = self._config.answer_format.type_of(answer)
+        await self.get_final_response()
+        return self._parse(answer_type)
+
+    def _parse(self, answer: AnswerType) -> ParsedResponse[Any]:
+        answered = self._calls.has_unsent_output
+        return parse_response(self.response, answer.json_type, is_answered=answered)
 
     @property
     def response(self) -> Response:

@@ -16,6 +16,7 @@ from trio_responses._conversation.history import CommittedTurn
 from trio_responses._errors import APIError, DeliveryStatus, PreviousResponseNotFound
 from trio_responses._protocol.continuation import ContinuationPoint
 from trio_responses._protocol.raw_items import RawItems
+from trio_responses._turn.answer_format import ANY_TEXT
 from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._settings import Timeouts
+    from trio_responses._turn.answer_format import AnswerFormat
     from trio_responses._turn.request_builder import Latest
     from trio_responses._turn.stream import TurnSender
     from trio_responses._wire import Response, Usage
@@ -305,6 +307,7 @@ class TurnStream(ResponseStream):
         delivery: DeliveryMode,
         snapshot: bool,
         max_retries: int | None = None,
+        answer_format: AnswerFormat = ANY_TEXT,
         within_run: bool = False,
     ) -> None:
         super().__init__(
@@ -313,6 +316,7 @@ class TurnStream(ResponseStream):
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
+            answer_format=answer_format,
         )
         self._lock = lock
         self._within_run = within_run

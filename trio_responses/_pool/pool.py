@@ -128,6 +128,7 @@ class ResponsesPool(TurnMethods):
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
+        text_format: Any = None,
         snapshot: bool = True,
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -144,6 +145,7 @@ class ResponsesPool(TurnMethods):
         return super().stream(
             input,
             delivery=delivery,
+            text_format=text_format,
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,

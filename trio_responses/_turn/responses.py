@@ -91,6 +91,7 @@ class Responses:
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
+        text_format: Any = None,
         snapshot: bool = True,
         **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
@@ -98,6 +99,7 @@ class Responses:
         return self._turns.stream(
             input,
             delivery=delivery,
+            text_format=text_format,
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,

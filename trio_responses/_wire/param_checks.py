@@ -54,7 +54,7 @@ _NO_SUCH_PARAMETER: Final = {
     "max_tokens": "use max_output_tokens=",
     "max_completion_tokens": "use max_output_tokens=",
     "response_format": 'use text={"format": ...}, or parse() for a Python type',
-    "text_format": "use parse()",
+    "text_format": "use parse(), stream() or run_stream()",
     "output_type": "use parse()",
     "format": 'use text={"format": ...}',
     "verbosity": 'use text={"verbosity": ...}',
