@@ -45,8 +45,8 @@ def test_the_import_needs_no_extra_and_no_slow_module() -> None:
     ("module", "use"),
     [
         ("trio_responses._tools.docstrings", A_TOOL),
-        ("trio_responses._tools.schema_mode", A_TYPE),
-        ("trio_responses._tools.json_schema", A_TYPE),
+        ("trio_responses._json_types.strict_mode", A_TYPE),
+        ("trio_responses._json_types.msgspec_types", A_TYPE),
         ("trio_responses._tools.signatures", A_TOOL),
         ("trio_responses._cli.arguments", A_COMMAND),
         ("trio_responses.otel", "import trio_responses.otel"),

@@ -5,11 +5,11 @@ from trio_responses._conversation.durable import OnInterruptedCall
 from trio_responses._conversation.run import RunEvent
 from trio_responses._endpoint import ApiKey, Headers
 from trio_responses._instruments.recording import RecordingLine, Redact
+from trio_responses._json_types.json_type import Schema
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses._settings import OnAbandonedTurn, RecoverOption, TransportOption
 from trio_responses._tools.namespace import ToolLike
-from trio_responses._tools.schema import Schema
 from trio_responses._tools.toolbox import Approve, Handler, OnToolError
 from trio_responses._transport.dialing import Dial
 from trio_responses._transport.proxy import ProxyOption

@@ -31,8 +31,8 @@ from trio_responses import (
     ResponsesError,
     strict_schema,
 )
-from trio_responses._tools.json_schema import STRICT_KEYWORDS
-from trio_responses._tools.schema import text_format
+from trio_responses._json_types.json_type import text_format
+from trio_responses._json_types.msgspec_types import STRICT_KEYWORDS
 
 T = TypeVar("T")
 

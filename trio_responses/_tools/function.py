@@ -37,15 +37,15 @@ import trio
 
 from trio_responses import _wire as wire
 from trio_responses._errors import ConfigurationError, ResponsesError
+from trio_responses._json_types.json_type import InvalidJSON, JSONType
 from trio_responses._tools.context import CallContext  # noqa: TC001 - get_type_hints reads it
-from trio_responses._tools.schema import InvalidJSON, JSONType
 from trio_responses._wire import InputFile, InputImage, InputText
 from trio_responses._wire.lenient import replace_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio_responses._tools.schema import Schema
+    from trio_responses._json_types.json_type import Schema
     from trio_responses._wire import ContentPart
 
 __all__ = [

@@ -121,7 +121,7 @@ class JSONType(Generic[T]):
         self, annotation: Any, *, strict: bool | None = None, place: str = "schema"
     ) -> None:
         # Imported with the first type, since many programs use no types.
-        from trio_responses._tools.schema_mode import compile_type  # noqa: PLC0415
+        from trio_responses._json_types.strict_mode import compile_type  # noqa: PLC0415
 
         self._compiled = compile_type(annotation, place, strict=strict)
         self.wrapped = self._compiled.wrapped

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import inspect as mi
 
 from trio_responses._errors import ConfigurationError
-from trio_responses._tools.json_schema import (
+from trio_responses._json_types.msgspec_types import (
     NoSchema,
     SchemaWriter,
     admits_null,
