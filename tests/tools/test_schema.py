@@ -32,7 +32,7 @@ from trio_responses import (
     strict_schema,
 )
 from trio_responses._json_types.json_type import text_format
-from trio_responses._json_types.msgspec_types import STRICT_KEYWORDS
+from trio_responses._json_types.strict_mode import STRICT_KEYWORDS
 
 T = TypeVar("T")
 
@@ -426,10 +426,10 @@ UNRESOLVED = msgspec.defstruct("Unresolved", [("a", "Nowhere")])
 @pytest.mark.parametrize(
     ("annotation", "message"),
     [
-        (Opaque, "answer.value: the type Opaque has no JSON schema"),
+        (Opaque, "answer: the type Opaque has no JSON schema"),
         (Box[Opaque], "answer.content: the type Opaque has no JSON schema"),
-        (Callable[[], int], "answer.value: the type Callable has no JSON schema"),
-        (msgspec.msgpack.Ext, "answer.value: the type ExtType has no JSON schema"),
+        (Callable[[], int], "answer: the type Callable has no JSON schema"),
+        (msgspec.msgpack.Ext, "answer: the type ExtType has no JSON schema"),
         (list[int] | set[int], "answer: the type has no JSON schema: Type unions may not"),
         (UNRESOLVED, "answer: the type has no JSON schema: name 'Nowhere'"),
         (Literal[b"x"], "answer: the type has no JSON schema: Literal may only contain None/"),

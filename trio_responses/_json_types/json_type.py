@@ -44,7 +44,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import msgspec
 
-from trio_responses._errors import ResponsesError
+from trio_responses._json_types.adapter import InvalidJSON
 from trio_responses._wire.lenient import replace_lone_surrogates, replace_surrogates
 from trio_responses._wire.nesting import check_nesting
 
@@ -54,22 +54,6 @@ T = TypeVar("T")
 
 MAX_NAME = 64
 """Characters that the API accepts in the name of a format."""
-
-
-class InvalidJSON(ResponsesError, ValueError):
-    """Text from a model that is not JSON, or JSON that does not match its type.
-
-    :ivar message: the error and its place, to send to the model. The message may quote the JSON, so
-        ``str()`` leaves it out.
-    :ivar place: the path of the value (``$.days[0]``); `None` if unknown.
-    """
-
-    def __init__(self, message: str, *, subject: str = "the JSON") -> None:
-        found = re.search(r" at `([^`]*)`$", message)
-        self.place: str | None = found[1] if found else None
-        where = f" at {self.place}" if self.place else ""
-        super().__init__(f"{subject} does not match its type{where}: see the attribute message")
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +105,7 @@ class JSONType(Generic[T]):
         self, annotation: Any, *, strict: bool | None = None, place: str = "schema"
     ) -> None:
         # Imported with the first type, since many programs use no types.
-        from trio_responses._json_types.strict_mode import compile_type  # noqa: PLC0415
+        from trio_responses._json_types.compiled_type import compile_type  # noqa: PLC0415
 
         self._compiled = compile_type(annotation, place, strict=strict)
         self.wrapped = self._compiled.wrapped
@@ -132,7 +116,8 @@ class JSONType(Generic[T]):
         """Decode JSON that a model wrote. U+FFFD replaces lone surrogates, as in frames.
 
         :raises InvalidJSON: if the text is not JSON or does not match the type. An exception of the
-            type's own ``__post_init__`` propagates unchanged, except `TypeError` and `ValueError`.
+            type's own ``__post_init__`` or validators propagates unchanged, except `TypeError` and
+            `ValueError`.
         """
         try:
             check_nesting(json)
@@ -141,6 +126,8 @@ class JSONType(Generic[T]):
             mended = _replace_lone_surrogates(json)
             if mended is not None:
                 return self.decode(mended)
+            if isinstance(error, InvalidJSON):
+                raise
             raise InvalidJSON(_explain(error)) from error
         return value
 
@@ -219,4 +206,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "the JSON nests too deeply"
     text = str(error) if isinstance(error, msgspec.DecodeError) else "the text is not valid JSON"
-    return text.replace(" - at `", " at `")
+    place = ""
+    while found := re.fullmatch(r"(.*) - at `\$([^`]*)`", text, re.DOTALL):  # the outer place first
+        text, place = found[1], place + found[2]
+    return f"{text} at `${place}`" if place else text.replace(" - at `", " at `")

@@ -1,8 +1,4 @@
-"""Write the JSON schema of a type: in full, or in the subset that strict mode allows.
-
-A keyword outside the strict subset moves into the ``description``, because the decoder still
-enforces the constraint. `SchemaWriter.not_strict_reason` names the first place that the strict
-subset cannot express.
+"""The types of msgspec: Structs, dataclasses, attrs classes, TypedDicts and standard types.
 
 ``msgspec.json.schema`` cannot be the starting point, because its output lacks facts that a strict
 schema needs: the order of enumeration values and `TypedDict` keys, the format of a `datetime`
@@ -14,50 +10,28 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 import msgspec
 from msgspec import inspect as mi
 
+from trio_responses._errors import ConfigurationError
+from trio_responses._json_types.custom_types import Choice, decode_custom, is_path
+from trio_responses._json_types.encoding import to_builtins
+from trio_responses._json_types.strict_mode import NULL, write_enum
 from trio_responses._wire.param_checks import check_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["NoSchema", "SchemaWriter", "admits_null", "without_metadata"]
+    from trio_responses._json_types.adapter import FieldAdapter
+    from trio_responses._json_types.strict_mode import JSONSchema
 
-JSONSchema: TypeAlias = dict[str, Any]
+__all__ = ["MsgspecType", "embed"]
+
 ObjectType: TypeAlias = mi.StructType | mi.TypedDictType | mi.DataclassType
 PositionalType: TypeAlias = mi.StructType | mi.NamedTupleType | mi.TupleType
 """Types whose JSON is an array in which each position has its own type."""
-
-STRICT_KEYWORDS = frozenset(
-    {
-        "$ref",
-        "additionalProperties",
-        "anyOf",
-        "description",
-        "enum",
-        "exclusiveMaximum",
-        "exclusiveMinimum",
-        "format",
-        "items",
-        "maxItems",
-        "maximum",
-        "minItems",
-        "minimum",
-        "multipleOf",
-        "pattern",
-        "properties",
-        "required",
-        "type",
-    }
-)
-STRICT_FORMATS = frozenset(
-    {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"}
-)
-UNSUPPORTED_PATTERN = re.compile(r"\(\?(?!:)|\\[1-9]")
-"""Lookaround, flags, named groups and backreferences: the API rejects these in a pattern."""
 
 CONSTRAINTS = {
     "ge": "minimum",
@@ -80,80 +54,141 @@ FORMATS: dict[type[mi.Type], str] = {
     mi.UUIDType: "uuid",
     mi.DecimalType: "decimal",
 }
-NULL = {"type": "null"}
-ENUM_TYPES: tuple[tuple[type, str], ...] = (
-    (type(None), "null"),
-    (bool, "boolean"),
-    (int, "integer"),
-    (str, "string"),
+ADAPTER = "trio_responses.adapter"
+"""The key in the metadata of a field that another adapter decodes."""
+
+USE_INSTEAD = (
+    "use a Struct, a dataclass, an attrs class, a TypedDict, a pydantic model, or a standard type"
 )
-"""The JSON type of the values of a literal or an enumeration. `bool` is a subclass of `int`."""
+UNSUPPORTED = (TypeError, NameError, AttributeError, NotImplementedError, RecursionError)
+"""Raised by msgspec for a type that it cannot decode."""
 
 
-class NoSchema(Exception):
-    """A type that has no JSON schema. The message names its place and the type."""
+def embed(adapter: FieldAdapter) -> Any:
+    """Return an annotation for a field of a Struct whose value another adapter decodes.
+
+    Only the root of a `MsgspecType` may have such fields.
+    """
+    return Annotated[msgspec.Raw, msgspec.Meta(extra={ADAPTER: adapter})]
 
 
-def without_metadata(info: mi.Type) -> mi.Type:
-    """Return the type inside an ``Annotated``; any other type as it is."""
-    return info.type if isinstance(info, mi.Metadata) else info
+class MsgspecType:
+    """The adapter of a type that msgspec decodes.
+
+    :param place: the name of the type in messages.
+    :raises ConfigurationError: if JSON has no representation for a part of the type.
+    """
+
+    name: str | None
+    schema: JSONSchema
+    is_object: bool
+
+    def __init__(self, annotation: Any, place: str) -> None:
+        self.name = getattr(annotation, "__name__", None)
+        try:
+            info = mi.type_info(annotation)
+            self.is_object = _is_object(info)
+            self.schema = _SchemaWriter().write_root(info, place)
+            self._decoder = msgspec.json.Decoder[Any](annotation, dec_hook=decode_custom)
+        except UNSUPPORTED as error:
+            raise ConfigurationError(
+                f"{_place_of_unsupported(annotation, place)}: the type has no JSON schema: {error};"
+                f" {_use_instead(error)}"
+            ) from error
+        self._embedded: list[tuple[str, str, FieldAdapter]] = [
+            (field.name, field.encode_name, adapter)
+            for field in getattr(info, "fields", ())
+            if (adapter := _adapter_of(field.type)) is not None
+        ]
+
+    def decode(self, json: str | bytes) -> Any:
+        """Decode a value of the type. The exceptions of msgspec propagate unchanged."""
+        value = self._decoder.decode(json)
+        for name, encode_name, adapter in self._embedded:
+            raw = getattr(value, name)
+            if isinstance(raw, msgspec.Raw):  # not the default
+                setattr(value, name, adapter.decode_part(bytes(raw), f"$.{encode_name}"))
+        return value
 
 
-def admits_null(info: mi.Type) -> bool:
-    """Whether ``null`` is a value of the type."""
-    match without_metadata(info):
-        case mi.NoneType() | mi.AnyType() | mi.RawType():
+def _adapter_of(info: mi.Type) -> FieldAdapter | None:
+    """Return the adapter of a field that another adapter decodes."""
+    extra: dict[str, Any] | None = getattr(info, "extra", None)
+    return extra.get(ADAPTER) if extra else None
+
+
+def _use_instead(error: Exception) -> str:
+    """Return what to use in place of a type that msgspec does not support."""
+    if "union" in str(error):
+        return (
+            "use one of the types, tagged Structs (class A(Struct, tag=True)), or types of"
+            " pydantic, such as its models or a TypeAdapter of the union"
+        )
+    return USE_INSTEAD
+
+
+def _place_of_unsupported(annotation: Any, place: str) -> str:
+    """Return the place of the first field of a Struct whose own type is not supported."""
+    hints: dict[str, Any] = getattr(annotation, "__annotations__", {})
+    fields: tuple[str, ...] = getattr(annotation, "__struct_fields__", ())
+    for number, field in enumerate(fields):
+        hint = hints.get(field)
+        try:
+            if not isinstance(hint, str):
+                mi.type_info(hint)
+        except UNSUPPORTED:
+            return f"{place}.{annotation.__struct_encode_fields__[number]}"
+    return place
+
+
+def _is_object(info: mi.Type) -> bool:
+    info, _ = _split_metadata(info)
+    match info:
+        case mi.StructType(array_like=array_like):
+            return not array_like
+        case mi.TypedDictType() | mi.DataclassType() | mi.DictType():
             return True
-        case mi.UnionType(types=types):
-            return any(map(admits_null, types))
-        case mi.LiteralType(values=values):
-            return None in values
         case _:
             return False
 
 
-class SchemaWriter:
-    """A writer for the schema of one type.
+class _SchemaWriter:
+    """A writer for the full schema of one type.
 
-    :param strict: write in the strict subset.
-    :ivar not_strict_reason: the first place that the strict subset cannot express, and why; `None`
-        if the subset can express the whole type.
     :ivar definitions: the schemas of the object types, by name (``$defs``).
-    :ivar has_null_defaults: whether some property accepts ``null`` in place of its default.
     """
 
-    def __init__(self, *, strict: bool) -> None:
-        self.strict = strict
-        self.not_strict_reason: str | None = None
+    def __init__(self) -> None:
         self.definitions: dict[str, JSONSchema] = {}
-        self.has_null_defaults: bool = False
         self._names: dict[Any, str] = {}
+        self._embedded: dict[str, Any] = {}
 
     def write_root(self, info: mi.Type, place: str) -> JSONSchema:
-        """Return the schema of an object type, with ``$defs`` for every type that it refers to.
+        """Return the schema of a type, with ``$defs`` for every type that it refers to.
 
-        :param place: the name of the object in messages.
-        :raises NoSchema: if JSON has no representation for a part of the type.
+        :param place: the name of the type in messages.
+        :raises ConfigurationError: if JSON has no representation for a part of the type.
         """
         info, keywords = _split_metadata(info)
-        if isinstance(info, mi.DictType):
-            schema = self._write_mapping(info, place)
-        else:
-            schema = self._write_object(cast("ObjectType", info), place)
-        schema = self._add_keywords(schema, keywords)
-        if self.definitions:
-            schema["$defs"] = self.definitions
-        return schema
+        match info:
+            case mi.StructType(array_like=False) | mi.TypedDictType() | mi.DataclassType():
+                schema = self._write_object(info, place)
+            case _:
+                schema = self._write_type(info, place)
+        schema = _add_keywords(schema, keywords)
+        return {**schema, "$defs": self.definitions} if self.definitions else schema
 
     def write(self, info: mi.Type, place: str) -> JSONSchema:
         """Return the schema of the type at ``place``, a path such as ``parameters.city``."""
+        adapter = _adapter_of(info)
         info, keywords = _split_metadata(info)
-        return self._add_keywords(self._write_type(info, place), keywords)
+        if adapter is not None:
+            return _add_keywords(self._write_embedded(adapter), keywords)
+        return _add_keywords(self._write_type(info, place), keywords)
 
     def _write_type(self, info: mi.Type, place: str) -> JSONSchema:  # noqa: PLR0911 - one per kind
         match info:
             case mi.AnyType() | mi.RawType():
-                self._set_not_strict_reason(place, "a value of any type")
                 return {}
             case mi.StructType(array_like=True) | mi.NamedTupleType() | mi.TupleType():
                 return self._write_positional(info, place)
@@ -167,28 +202,26 @@ class SchemaWriter:
             case mi.DictType():
                 return self._write_mapping(info, place)
             case mi.UnionType(types=types):
-                null_last = sorted(
-                    types, key=lambda each: isinstance(without_metadata(each), mi.NoneType)
-                )
-                options = [self.write(each, place) for each in null_last]
-                return {"anyOf": [one for option in options for one in _flatten_any_of(option)]}
+                return {"anyOf": [self.write(each, place) for each in types]}
             case mi.LiteralType(values=values):
-                return _write_enum(values)
+                return write_enum(values)
             case mi.EnumType(cls=cls):
-                return {**_write_enum(member.value for member in cls), **_description_of(cls)}
+                return {**write_enum(member.value for member in cls), **_description_of(cls)}
+            case mi.CustomType(cls=cls) if issubclass(cls, Choice):
+                options = [*cls.classes, *cls.others]
+                return {"anyOf": [self.write(mi.type_info(each), place) for each in options]}
             case _:
                 return _write_scalar(info, place)
 
     def _write_reference(self, info: ObjectType, place: str) -> JSONSchema:
         name = self._names.get(info.cls)
         if name is None:
-            name = self._names[info.cls] = self._unused_name(info.cls)
+            name = self._names[info.cls] = self._unused_name(_class_name(info.cls))
             self.definitions[name] = {}  # reserves the name, for types that refer to themselves
             self.definitions[name] = self._write_object(info, place)
         return {"$ref": f"#/$defs/{name}"}
 
-    def _unused_name(self, cls: Any) -> str:
-        full_name = cls.__name__ if isinstance(cls, type) else str(cls).rpartition(".")[2]
+    def _unused_name(self, full_name: str) -> str:
         stem = name = re.sub(r"[^a-zA-Z0-9_-]+", "_", full_name).strip("_") or "type"
         number = 1
         while name in self.definitions:
@@ -196,44 +229,46 @@ class SchemaWriter:
             name = f"{stem}_{number}"
         return name
 
+    def _write_embedded(self, adapter: FieldAdapter) -> JSONSchema:
+        """Return the schema of another adapter, and take its definitions over.
+
+        A definition gets another name if its name is taken. The same definition is taken over once,
+        if everything that it refers to is the same.
+        """
+        root = {key: adapter.schema[key] for key in adapter.schema if key != "$defs"}
+        definitions: dict[str, JSONSchema] = dict(adapter.schema.get("$defs", {}))
+        if adapter.name is not None:
+            definitions[adapter.name] = root
+            root = {"$ref": f"#/$defs/{adapter.name}"}
+        names: dict[str, str] = {}
+        for name in definitions:
+            closure = _closure(name, definitions)
+            same = (own for own, each in self._embedded.items() if each == (name, closure))
+            names[name] = next(same, "") or self._unused_name(name)
+            self._embedded[names[name]] = (name, closure)
+            self.definitions.setdefault(names[name], {})
+        for name, definition in definitions.items():
+            self.definitions[names[name]] = _rename(definition, names)
+        return cast("JSONSchema", _rename(root, names))
+
     def _write_object(self, info: ObjectType, place: str) -> JSONSchema:
         properties: dict[str, JSONSchema] = {}
         required: list[str] = []
         if isinstance(info, mi.StructType) and info.tag_field is not None:
-            properties[info.tag_field] = _write_enum([info.tag])
+            properties[info.tag_field] = write_enum([info.tag])
             required.append(info.tag_field)
         for field in _fields_in_order(info):
             name = field.encode_name
-            properties[name] = self._write_property(field, f"{place}.{name}")
-            if field.required or self.strict:
+            default = {} if field.required else _default_of(field)
+            properties[name] = {**self.write(field.type, f"{place}.{name}"), **default}
+            if field.required:
                 required.append(name)
         schema: JSONSchema = {"type": "object", "properties": properties, "required": required}
-        if self.strict or (isinstance(info, mi.StructType) and info.forbid_unknown_fields):
+        if isinstance(info, mi.StructType) and info.forbid_unknown_fields:
             schema["additionalProperties"] = False
         return {**schema, **_description_of(info.cls)}
 
-    def _write_property(self, field: mi.Field, place: str) -> JSONSchema:
-        schema = self.write(field.type, place)
-        if field.required:
-            return schema
-        if not admits_null(field.type):
-            self.has_null_defaults = True
-            schema = self._nullable(schema) if self.strict else schema
-        default = _default_of(field)
-        # A strict property with the default null already lists null among its types.
-        return self._add_keywords(
-            schema, {} if self.strict and default == {"default": None} else default
-        )
-
-    @staticmethod
-    def _nullable(schema: JSONSchema) -> JSONSchema:
-        outside = {"description": schema["description"]} if "description" in schema else {}
-        inside = {key: value for key, value in schema.items() if key != "description"}
-        options = inside.get("anyOf", [inside])
-        return {"anyOf": [*options, NULL], **outside}
-
     def _write_mapping(self, info: mi.DictType, place: str) -> JSONSchema:
-        self._set_not_strict_reason(place, "an object with arbitrary keys")
         schema = _type_and_lengths(info, "object")
         schema["additionalProperties"] = self.write(info.value_type, f"{place}.*")
         keys = self.write(info.key_type, f"{place}.*")
@@ -242,55 +277,54 @@ class SchemaWriter:
 
     def _write_positional(self, info: PositionalType, place: str) -> JSONSchema:
         """Return the schema of an array in which each position has its own type."""
-        names: list[str] = []
         if isinstance(info, mi.TupleType):
             schemas = [self.write(each, f"{place}[{n}]") for n, each in enumerate(info.item_types)]
             least = len(schemas)
         else:
-            names = [field.encode_name for field in info.fields]
-            schemas = [self.write(field.type, f"{place}.{field.name}") for field in info.fields]
+            schemas = [
+                {"title": field.encode_name, **self.write(field.type, f"{place}.{field.name}")}
+                for field in info.fields
+            ]
             least = max((n for n, field in enumerate(info.fields, 1) if field.required), default=0)
             if isinstance(info, mi.StructType) and info.tag_field is not None:
-                names.insert(0, info.tag_field)
-                schemas.insert(0, _write_enum([info.tag]))
+                schemas.insert(0, {"title": info.tag_field, **write_enum([info.tag])})
                 least += 1
-        schema: JSONSchema = {"type": "array", "minItems": least, "maxItems": len(schemas)}
-        if not self.strict:
-            return {**schema, "prefixItems": schemas}
-        return {**schema, **self._shared_items(schemas, names, place)}
+        return {
+            "type": "array",
+            "minItems": least,
+            "maxItems": len(schemas),
+            "prefixItems": schemas,
+        }
 
-    def _shared_items(
-        self, schemas: Sequence[JSONSchema], names: Sequence[str], place: str
-    ) -> JSONSchema:
-        """Return one ``items`` for all positions, because strict mode has no ``prefixItems``."""
-        distinct = [schema for n, schema in enumerate(schemas) if schema not in schemas[:n]]
-        if not distinct:
-            self._set_not_strict_reason(place, "an array that is always empty")
-            return {}
-        items = distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
-        if len(distinct) == 1 and not names:
-            return {"items": items}
-        order = names or [_type_name(schema) for schema in schemas]
-        return {"items": items, "order": order}
 
-    def _add_keywords(self, schema: JSONSchema, keywords: JSONSchema) -> JSONSchema:
-        """Return the schema with more keywords; strict mode moves some into the description."""
-        keywords = {key: value for key, value in keywords.items() if key != "title"}
-        if "$ref" in schema and keywords:  # strict mode allows no keyword beside $ref
-            schema = {"anyOf": [schema]}
-        schema = {**schema, **keywords}
-        if not self.strict:
-            return schema
-        unsupported = {key: schema.pop(key) for key in list(schema) if _is_unsupported(key, schema)}
-        text = ", ".join(f"{key}: {_encode(value)}" for key, value in unsupported.items())
-        if text:
-            own = schema.get("description")
-            schema["description"] = f"{own} ({text})" if own else text
-        return schema
+def _class_name(cls: Any) -> str:
+    return cls.__name__ if isinstance(cls, type) else str(cls).rpartition(".")[2]
 
-    def _set_not_strict_reason(self, place: str, reason: str) -> None:
-        if self.not_strict_reason is None:
-            self.not_strict_reason = f"{place}: {reason}"
+
+def _closure(name: str, definitions: dict[str, JSONSchema]) -> dict[str, JSONSchema]:
+    """Return a definition and all definitions that it refers to, by name."""
+    found: dict[str, JSONSchema] = {}
+    waiting = [name]
+    while waiting:
+        each = waiting.pop()
+        if each not in found:
+            found[each] = definitions[each]
+            waiting += re.findall(r"'\$ref': '#/\$defs/([^']*)'", repr(definitions[each]))
+    return found
+
+
+def _rename(node: Any, names: dict[str, str]) -> Any:
+    """Return a schema that refers to its definitions by other names."""
+    kind = cast("type[Any]", type(node))
+    if kind is list:
+        return [_rename(each, names) for each in node]
+    if kind is not dict:
+        return node
+    renamed = {key: _rename(each, names) for key, each in node.items()}
+    ref = renamed.get("$ref")
+    if isinstance(ref, str):
+        renamed["$ref"] = f"#/$defs/{names[ref.removeprefix('#/$defs/')]}"
+    return renamed
 
 
 def _split_metadata(info: mi.Type) -> tuple[mi.Type, JSONSchema]:
@@ -301,6 +335,10 @@ def _split_metadata(info: mi.Type) -> tuple[mi.Type, JSONSchema]:
     return info.type, keywords or {}
 
 
+def _add_keywords(schema: JSONSchema, keywords: JSONSchema) -> JSONSchema:
+    return schema | {key: value for key, value in keywords.items() if key != "title"}
+
+
 def _fields_in_order(info: ObjectType) -> Sequence[mi.Field]:
     """Return the fields in the order of the class: a model writes its properties in that order."""
     if not isinstance(info, mi.TypedDictType):
@@ -309,35 +347,13 @@ def _fields_in_order(info: ObjectType) -> Sequence[mi.Field]:
     return sorted(info.fields, key=lambda field: order.index(field.name))
 
 
-def _flatten_any_of(option: JSONSchema) -> list[JSONSchema]:
-    """Return the options of a schema that is only an ``anyOf``; else the schema alone."""
-    inner: list[JSONSchema] = option["anyOf"] if set(option) == {"anyOf"} else [option]
-    return inner
-
-
-def _is_unsupported(keyword: str, schema: JSONSchema) -> bool:
-    """Whether strict mode rejects a keyword of the schema."""
-    value = schema[keyword]
-    match keyword:
-        case "format":
-            return value not in STRICT_FORMATS
-        case "pattern":
-            return bool(UNSUPPORTED_PATTERN.search(value))
-        case _:
-            return keyword not in STRICT_KEYWORDS
-
-
-def _encode(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
 # --- Types that contain no other type, and the keywords of a class ---
 
 
 def _write_scalar(info: mi.Type, place: str) -> JSONSchema:
     """Return the schema of a type that contains no other type.
 
-    :raises NoSchema: if JSON has no representation for the type.
+    :raises ConfigurationError: if JSON has no representation for the type.
     """
     match info:
         case mi.NoneType():
@@ -352,6 +368,8 @@ def _write_scalar(info: mi.Type, place: str) -> JSONSchema:
             schema = {**_type_and_lengths(info, "string"), **_constraints(info)}
         case mi.BytesType() | mi.ByteArrayType() | mi.MemoryViewType():
             schema = {"type": "string", "contentEncoding": "base64"}
+        case mi.CustomType(cls=cls) if is_path(cls):
+            schema = {"type": "string", "format": "path"}
         case _:
             schema = {"type": "string", "format": _string_format(info, place)}
     return schema
@@ -365,9 +383,8 @@ def _string_format(info: mi.Type, place: str) -> str:
     name = FORMATS.get(type(info))
     if name is None:
         cls = getattr(info, "cls", type(info))
-        raise NoSchema(
-            f"{place}: the type {getattr(cls, '__name__', cls)} has no JSON schema; "
-            "use a type that msgspec can decode from JSON"
+        raise ConfigurationError(
+            f"{place}: the type {getattr(cls, '__name__', cls)} has no JSON schema; {USE_INSTEAD}"
         )
     return f"{name}-local" if getattr(info, "tz", None) is False else name
 
@@ -381,19 +398,6 @@ def _type_and_lengths(info: Any, kind: str) -> JSONSchema:
     """Return ``type`` and the limits of length for a string, an array or an object."""
     values = zip(LENGTHS[kind], (info.min_length, info.max_length), strict=True)
     return {"type": kind} | {keyword: value for keyword, value in values if value is not None}
-
-
-def _write_enum(values: Iterable[Any]) -> JSONSchema:
-    """Return an enumeration, with one ``enum`` for each JSON type, as strict mode requires."""
-    by_type: dict[str, list[Any]] = {}
-    for value in sorted(values, key=lambda value: value is None):
-        kind = next(kind for cls, kind in ENUM_TYPES if isinstance(value, cls))
-        by_type.setdefault(kind, []).append(value)
-    schemas: list[JSONSchema] = [
-        dict(NULL) if kind == "null" else {"type": kind, "enum": members}
-        for kind, members in by_type.items()
-    ]
-    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
 def _description_of(cls: Any) -> JSONSchema:
@@ -411,14 +415,8 @@ def _default_of(field: mi.Field) -> JSONSchema:
     if default is msgspec.NODEFAULT:
         return {}
     try:
-        default = msgspec.to_builtins(default, str_keys=True)
+        default = msgspec.to_builtins(default, str_keys=True, enc_hook=to_builtins)
         check_numbers(default, "default")
     except (TypeError, ValueError, OverflowError, RecursionError):
         return {}
     return {"default": default}
-
-
-def _type_name(schema: JSONSchema) -> str:
-    """Return a short name for a schema: its type, or the name that it refers to."""
-    named = schema.get("type") or schema.get("$ref", "one of several").rpartition("/")[2]
-    return str(named)

@@ -1,30 +1,54 @@
-"""Choose the schema mode of a type, strict or full, and decode JSON by the type.
+"""Derive the strict schema of a type from the full one.
 
-The strict schema is used where the type has one within the limits of strict mode. Strict mode
-requires every property, so a model writes ``null`` where the caller of a function would leave an
-argument out. Decoding removes such a ``null`` first, so that the default of the field applies.
+Strict mode requires every property, so a property with a default accepts ``null``, which a model
+writes where the caller of a function would leave an argument out. A keyword outside the strict
+subset moves into the ``description``, because the decoder still enforces the constraint. The strict
+subset cannot express some types, and has limits: `StrictSchema.reason` names the first place.
 """
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
-from msgspec import inspect as mi
 
-from trio_responses._errors import ConfigurationError
-from trio_responses._json_types.msgspec_types import (
-    NoSchema,
-    SchemaWriter,
-    admits_null,
-    without_metadata,
-)
+from trio_responses._json_types.null_defaults import admits_null
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["CompiledType", "compile_type"]
+__all__ = ["NULL", "STRICT_KEYWORDS", "JSONSchema", "StrictSchema", "derive_strict", "write_enum"]
+
+JSONSchema: TypeAlias = dict[str, Any]
+
+STRICT_KEYWORDS = frozenset(
+    {
+        "$ref",
+        "additionalProperties",
+        "anyOf",
+        "description",
+        "enum",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "format",
+        "items",
+        "maxItems",
+        "maximum",
+        "minItems",
+        "minimum",
+        "multipleOf",
+        "pattern",
+        "properties",
+        "required",
+        "type",
+    }
+)
+STRICT_FORMATS = frozenset(
+    {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"}
+)
+UNSUPPORTED_PATTERN = re.compile(r"\(\?(?!:)|\\[1-9]")
+"""Lookaround, flags, named groups and backreferences: the API rejects these in a pattern."""
 
 # The limits of strict mode. MAX_ENUM_TEXT applies to an enumeration of more than MANY_ENUM_VALUES.
 MAX_PROPERTIES = 5_000
@@ -34,121 +58,215 @@ MAX_ENUM_TEXT = 15_000
 MANY_ENUM_VALUES = 250
 MAX_TEXT = 120_000
 
-# Decimals keep every digit of a number that is decoded and encoded again.
-_any_decoder = msgspec.json.Decoder[Any](float_hook=Decimal)
-_any_encoder = msgspec.json.Encoder(decimal_format="number")
+NULL = {"type": "null"}
+ENUM_TYPES: tuple[tuple[type, str], ...] = (
+    (type(None), "null"),
+    (bool, "boolean"),
+    (int, "integer"),
+    (float, "number"),
+    (str, "string"),
+)
+"""The JSON type of the values of a literal or an enumeration. `bool` is a subclass of `int`."""
 
 
-class CompiledType(NamedTuple):
-    """A type, its JSON schema in the chosen mode (strict or full), and its decoder.
+class StrictSchema(NamedTuple):
+    """A schema in the strict subset.
 
-    :ivar info: the type as msgspec describes it.
-    :ivar schema: the schema.
-    :ivar reason: the place that strict mode cannot express, and why; `None` if the schema is
-        strict.
-    :ivar has_null_defaults: whether some property accepts ``null`` in place of its default.
-    :ivar wrapped: whether the JSON is ``{"value": ...}``, because that of the type is no object.
-    :ivar decoder: the decoder of the type, wrapped or not.
+    :ivar schema: the schema; incomplete if there is a reason.
+    :ivar reason: the first place that strict mode cannot express, and why; `None` if the schema
+        expresses the whole type.
     """
 
-    info: mi.Type
-    schema: dict[str, Any]
+    schema: JSONSchema
     reason: str | None
-    has_null_defaults: bool
-    wrapped: bool
-    decoder: msgspec.json.Decoder[Any]
-
-    def decode(self, json: str | bytes) -> Any:
-        """Decode a value of the type. The exceptions of msgspec propagate unchanged."""
-        if self.has_null_defaults and _contains_null(json):
-            value = _any_decoder.decode(json)
-            drop_null_defaults(value, self.info)
-            json = _any_encoder.encode(value)
-        value = self.decoder.decode(json)
-        return value.value if self.wrapped else value
 
 
-def compile_type(annotation: Any, place: str, *, strict: bool | None) -> CompiledType:
-    """Return a type with its JSON schema and its decoder.
+def derive_strict(full: JSONSchema, place: str) -> StrictSchema:
+    """Return the strict schema of an object from its full schema.
 
-    :param place: the name of the type in messages.
-    :param strict: `None` for the strict schema if the type has one, `True` to require it, `False`
-        for the full schema.
-    :raises ConfigurationError: if the type has no JSON schema, or no strict schema although
-        ``strict`` requires one.
+    :param place: the name of the object in the reason.
     """
-    try:
-        wrapped = not _is_object(mi.type_info(annotation))
-        if wrapped:
-            annotation = _wrap_in_struct(annotation)
-        info = mi.type_info(annotation)
-        schema, reason, has_null_defaults = _write_schema(info, place, strict=strict)
-        decoder = msgspec.json.Decoder[Any](annotation)
-    except NoSchema as error:
-        raise ConfigurationError(str(error)) from None
-    except _UNSUPPORTED as error:
-        raise ConfigurationError(
-            f"{_place_of_unsupported(annotation, place)}: the type has no JSON schema: {error}"
-        ) from error
-    return CompiledType(info, schema, reason, has_null_defaults, wrapped, decoder)
+    writer = _StrictWriter(full.get("$defs", {}))
+    schema = writer.write({key: full[key] for key in full if key != "$defs"}, place)
+    if writer.definitions:
+        schema["$defs"] = writer.definitions
+    return StrictSchema(schema, writer.reason or _exceeded_limit(schema, place))
 
 
-# Raised by msgspec for a type that it cannot decode.
-_UNSUPPORTED = (TypeError, NameError, AttributeError, NotImplementedError, RecursionError)
+def write_enum(values: Iterable[Any]) -> JSONSchema:
+    """Return an enumeration, with one ``enum`` for each JSON type, as strict mode requires."""
+    by_type: dict[str, list[Any]] = {}
+    for value in sorted(values, key=lambda value: value is None):
+        kind = next(kind for cls, kind in ENUM_TYPES if isinstance(value, cls))
+        by_type.setdefault(kind, []).append(value)
+    schemas: list[JSONSchema] = [
+        dict(NULL) if kind == "null" else {"type": kind, "enum": members}
+        for kind, members in by_type.items()
+    ]
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
-def _place_of_unsupported(annotation: Any, place: str) -> str:
-    """Return the place of the first field of a Struct whose own type is not supported."""
-    hints: dict[str, Any] = getattr(annotation, "__annotations__", {})
-    fields: tuple[str, ...] = getattr(annotation, "__struct_fields__", ())
-    for number, field in enumerate(fields):
-        hint = hints.get(field)
-        try:
-            if not isinstance(hint, str):
-                mi.type_info(hint)
-        except _UNSUPPORTED:
-            return f"{place}.{annotation.__struct_encode_fields__[number]}"
-    return place
+class _StrictWriter:
+    """Rewrites the nodes of one full schema."""
+
+    def __init__(self, full_definitions: dict[str, JSONSchema]) -> None:
+        self._full_definitions = full_definitions
+        self.definitions: dict[str, JSONSchema] = {}
+        self.reason: str | None = None
+
+    def write(self, full: JSONSchema, place: str) -> JSONSchema:
+        """Return the strict schema for the node at ``place``, a path such as ``answer.city``."""
+        rest = {key: value for key, value in full.items() if key != "title"}
+        if "const" in rest:
+            rest["enum"] = [rest.pop("const")]
+        node: JSONSchema = {}
+        if "$ref" in rest:
+            node = self._write_reference(rest.pop("$ref"), place)
+        elif "anyOf" in rest or "oneOf" in rest:
+            node = self._write_any_of(rest.pop("anyOf", None) or rest.pop("oneOf"), place)
+        elif "enum" in rest:
+            rest.pop("type", None)
+            node = self._write_enum(rest.pop("enum"), place)
+        elif rest.get("type") == "object":
+            node = self._write_object(rest, place)
+        elif rest.get("type") == "array":
+            node = self._write_array(rest, place)
+        elif "type" not in rest:
+            self._set_reason(place, "a value of any type")
+        return _add_keywords(node, rest)
+
+    def _write_reference(self, ref: str, place: str) -> JSONSchema:
+        name = ref.removeprefix("#/$defs/")
+        if name not in self.definitions:
+            self.definitions[name] = {}  # reserves the place, for types that refer to themselves
+            self.definitions[name] = self.write(self._full_definitions[name], place)
+        return {"$ref": ref}
+
+    def _write_any_of(self, options: Sequence[JSONSchema], place: str) -> JSONSchema:
+        null_last = sorted(options, key=lambda option: option.get("type") == "null")
+        written = [self.write(option, place) for option in null_last]
+        return {"anyOf": [one for option in written for one in _flatten_any_of(option)]}
+
+    def _write_enum(self, values: Sequence[Any], place: str) -> JSONSchema:
+        if any(isinstance(value, list | dict) for value in values):
+            self._set_reason(place, "an enumeration of arrays or objects")
+            return {}
+        return write_enum(values)
+
+    def _write_object(self, rest: JSONSchema, place: str) -> JSONSchema:
+        """Return the strict schema of an object, and take its keywords out of ``rest``."""
+        names_all = "properties" in rest and "patternProperties" not in rest
+        if rest.pop("additionalProperties", not names_all) is not False:
+            self._set_reason(place, "an object with arbitrary keys")
+            return {}
+        properties: dict[str, JSONSchema] = rest.pop("properties")
+        required: list[str] = rest.pop("required", [])
+        written = {
+            name: self._write_property(each, f"{place}.{name}", required=name in required)
+            for name, each in properties.items()
+        }
+        return {
+            "type": rest.pop("type"),
+            "properties": written,
+            "required": list(written),
+            "additionalProperties": False,
+        }
+
+    def _write_property(self, full: JSONSchema, place: str, *, required: bool) -> JSONSchema:
+        if required:
+            return self.write(full, place)
+        schema = self.write({key: full[key] for key in full if key != "default"}, place)
+        default = {"default": full["default"]} if "default" in full else {}
+        if admits_null(full, self._full_definitions):  # null is listed among the types
+            return _add_keywords(schema, {} if default == {"default": None} else default)
+        return _add_keywords(_nullable(schema), default)
+
+    def _write_array(self, rest: JSONSchema, place: str) -> JSONSchema:
+        """Return the strict schema of an array, and take its keywords out of ``rest``."""
+        kind = {"type": rest.pop("type")}
+        positions: list[JSONSchema] | None = rest.pop("prefixItems", None)
+        items: Any = rest.pop("items", None)
+        if positions is None:
+            return {**kind, "items": self.write(items or {}, f"{place}[]")}
+        # Strict mode has no prefixItems: one schema describes all positions.
+        names = [each["title"] for each in positions if "title" in each]
+        names = names if len(names) == len(positions) else []
+        schemas = [
+            self.write(each, f"{place}.{names[n]}" if names else f"{place}[{n}]")
+            for n, each in enumerate(positions)
+        ]
+        distinct = [schema for n, schema in enumerate(schemas) if schema not in schemas[:n]]
+        if not distinct:
+            self._set_reason(place, "an array that is always empty")
+            return {}
+        items = distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
+        if len(distinct) == 1 and not names:
+            return {**kind, "items": items}
+        return {
+            **kind,
+            "items": items,
+            "order": names or [_type_name(schema) for schema in schemas],
+        }
+
+    def _set_reason(self, place: str, reason: str) -> None:
+        if self.reason is None:
+            self.reason = f"{place}: {reason}"
 
 
-def _is_object(info: mi.Type) -> bool:
-    match without_metadata(info):
-        case mi.StructType(array_like=array_like):
-            return not array_like
-        case mi.TypedDictType() | mi.DataclassType() | mi.DictType():
-            return True
+def _add_keywords(node: JSONSchema, keywords: JSONSchema) -> JSONSchema:
+    """Return a node with more keywords. Those outside the strict subset are in its description."""
+    if "$ref" in node and keywords:  # strict mode allows no keyword beside $ref
+        node = {"anyOf": [node]}
+    schema = {**node, **keywords}
+    if "description" in node and "description" not in keywords:
+        schema["description"] = node["description"]
+    unsupported = {key: schema.pop(key) for key in list(schema) if _is_unsupported(key, schema)}
+    text = ", ".join(f"{key}: {_encode(value)}" for key, value in unsupported.items())
+    if text:
+        own = schema.get("description")
+        schema["description"] = f"{own} ({text})" if own else text
+    return schema
+
+
+def _is_unsupported(keyword: str, schema: JSONSchema) -> bool:
+    """Whether strict mode rejects a keyword of the schema."""
+    value = schema[keyword]
+    match keyword:
+        case "format":
+            return value not in STRICT_FORMATS
+        case "pattern":
+            return bool(UNSUPPORTED_PATTERN.search(value))
         case _:
-            return False
+            return keyword not in STRICT_KEYWORDS
 
 
-def _wrap_in_struct(annotation: Any) -> type[msgspec.Struct]:
-    return msgspec.defstruct("Wrapped", [("value", annotation)], forbid_unknown_fields=True)
+def _nullable(schema: JSONSchema) -> JSONSchema:
+    outside = {"description": schema["description"]} if "description" in schema else {}
+    inside = {key: value for key, value in schema.items() if key != "description"}
+    options = inside.get("anyOf", [inside])
+    return {"anyOf": [*options, NULL], **outside}
 
 
-def _contains_null(json: str | bytes) -> bool:
-    return "null" in json if isinstance(json, str) else b"null" in json
+def _flatten_any_of(option: JSONSchema) -> list[JSONSchema]:
+    """Return the options of a schema that is only an ``anyOf``; else the schema alone."""
+    inner: list[JSONSchema] = option["anyOf"] if set(option) == {"anyOf"} else [option]
+    return inner
 
 
-def _write_schema(
-    info: mi.Type, place: str, *, strict: bool | None
-) -> tuple[dict[str, Any], str | None, bool]:
-    """Return the schema, why it is not strict, and whether ``null`` replaces some default."""
-    writer = SchemaWriter(strict=True)
-    schema = writer.write_root(info, place)
-    reason = writer.not_strict_reason or _exceeded_limit(schema, place)
-    if reason is None and strict is not False:
-        return schema, None, writer.has_null_defaults
-    if strict:
-        raise ConfigurationError(
-            f"strict=True, but strict mode cannot express this type: {reason}; "
-            "change the type, or leave strict out"
-        )
-    writer = SchemaWriter(strict=False)
-    schema = writer.write_root(info, place)
-    return schema, reason or "strict=False was given", writer.has_null_defaults
+def _type_name(schema: JSONSchema) -> str:
+    """Return a short name for a schema: its type, or the name that it refers to."""
+    named = schema.get("type") or schema.get("$ref", "one of several").rpartition("/")[2]
+    return str(named)
 
 
-def _exceeded_limit(schema: dict[str, Any], place: str) -> str | None:
+def _encode(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+# --- Limits ---
+
+
+def _exceeded_limit(schema: JSONSchema, place: str) -> str | None:
     """Return which limit of strict mode a schema exceeds, or `None`."""
     nodes = list(_walk_schemas(schema))
     names = [name for node in nodes for name in node.get("properties", ())]
@@ -169,7 +287,7 @@ def _exceeded_limit(schema: dict[str, Any], place: str) -> str | None:
     return None
 
 
-def _subschemas(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _subschemas(node: JSONSchema) -> Iterator[JSONSchema]:
     """Yield the schemas directly inside a schema."""
     yield from node.get("properties", {}).values()
     yield from node.get("anyOf", ())
@@ -177,14 +295,14 @@ def _subschemas(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield node["items"]
 
 
-def _walk_schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _walk_schemas(schema: JSONSchema) -> Iterator[JSONSchema]:
     """Yield a schema and all schemas inside, definitions included."""
     yield schema
     for inner in (*_subschemas(schema), *schema.get("$defs", {}).values()):
         yield from _walk_schemas(inner)
 
 
-def _nesting_depth(node: dict[str, Any], root: dict[str, Any], above: frozenset[str]) -> int:
+def _nesting_depth(node: JSONSchema, root: JSONSchema, above: frozenset[str]) -> int:
     """Return how many objects are nested in a schema; a recursive reference adds none."""
     ref: str | None = node.get("$ref")
     if ref in above:
@@ -194,66 +312,3 @@ def _nesting_depth(node: dict[str, Any], root: dict[str, Any], above: frozenset[
         return _nesting_depth(target, root, above | {ref})
     deepest = max((_nesting_depth(inner, root, above) for inner in _subschemas(node)), default=0)
     return deepest + (node.get("type") == "object")
-
-
-# --- ``null`` in place of a default ---
-
-
-def drop_null_defaults(value: Any, info: mi.Type) -> None:
-    """Delete each ``null`` that means "use the default" from decoded JSON, in place.
-
-    Every member of a union is applied to the value. That is safe: msgspec allows one kind of object
-    and one kind of array in a union, except for tagged Structs, whose tag is compared.
-    """
-    info = without_metadata(info)
-    if isinstance(info, mi.UnionType):
-        for each in info.types:
-            drop_null_defaults(value, each)
-    elif issubclass(type(value), dict):
-        _drop_in_object(value, info)
-    elif issubclass(type(value), list):
-        for element, element_info in _typed_elements(value, info):
-            drop_null_defaults(element, element_info)
-
-
-def _drop_in_object(value: dict[str, Any], info: mi.Type) -> None:
-    match info:
-        case mi.DictType(value_type=inner):
-            for each in value.values():
-                drop_null_defaults(each, inner)
-        case mi.StructType(tag_field=str(tag_field), tag=tag) if value.get(tag_field) != tag:
-            pass
-        case mi.StructType(fields=fields) | mi.TypedDictType(fields=fields):
-            _drop_in_fields(value, fields)
-        case mi.DataclassType(fields=fields):
-            _drop_in_fields(value, fields)
-        case _:
-            pass
-
-
-def _drop_in_fields(value: dict[str, Any], fields: Iterable[mi.Field]) -> None:
-    for field in fields:
-        name = field.encode_name
-        inner = value.get(name)
-        if inner is not None:
-            drop_null_defaults(inner, field.type)
-        elif name in value and not field.required and not admits_null(field.type):
-            del value[name]
-
-
-def _typed_elements(value: list[Any], info: mi.Type) -> Iterable[tuple[Any, mi.Type]]:
-    """Return the elements of an array, each with its type; none if the type is no array."""
-    match info:
-        case mi.CollectionType(item_type=inner):
-            return [(each, inner) for each in value]
-        case mi.TupleType(item_types=inners):
-            return zip(value, inners, strict=False)
-        case mi.NamedTupleType(fields=fields):
-            return zip(value, [field.type for field in fields], strict=False)
-        case mi.StructType(array_like=True, fields=fields, tag_field=tag_field, tag=tag):
-            inners = tuple(field.type for field in fields)
-            if tag_field is None:
-                return zip(value, inners, strict=False)
-            return zip(value[1:], inners, strict=False) if value[:1] == [tag] else ()
-        case _:
-            return ()
