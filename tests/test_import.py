@@ -12,7 +12,7 @@ import pytest
 import trio_responses
 
 EXTRAS = frozenset(
-    {"coredis", "opentelemetry", "psycopg", "pytest", "python_socks", "rich", "shtab"}
+    {"coredis", "opentelemetry", "psycopg", "pydantic", "pytest", "python_socks", "rich", "shtab"}
 )
 SLOW = frozenset({"argparse", "asyncio", "http", "json", "unittest"})
 """Slow modules of the standard library that the import must not need."""
@@ -45,6 +45,7 @@ def test_the_import_needs_no_extra_and_no_slow_module() -> None:
     ("module", "use"),
     [
         ("trio_responses._tools.docstrings", A_TOOL),
+        ("trio_responses._json_types.compiled_type", A_TYPE),
         ("trio_responses._json_types.strict_mode", A_TYPE),
         ("trio_responses._json_types.msgspec_types", A_TYPE),
         ("trio_responses._tools.signatures", A_TOOL),

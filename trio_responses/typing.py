@@ -5,6 +5,7 @@ from trio_responses._conversation.durable import OnInterruptedCall
 from trio_responses._conversation.run import RunEvent
 from trio_responses._endpoint import ApiKey, Headers
 from trio_responses._instruments.recording import RecordingLine, Redact
+from trio_responses._json_types.adapter import TypeAdapterLike
 from trio_responses._json_types.json_type import Schema
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
@@ -89,4 +90,5 @@ __all__ = [
     "ToolChoiceType",
     "ToolLike",
     "TransportOption",
+    "TypeAdapterLike",
 ]

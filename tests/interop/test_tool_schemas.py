@@ -44,10 +44,10 @@ JSON: TypeAlias = Any
 # --- Normalising, in the order of the table -------------------------------------------------
 
 KEYWORDS_IN_TEXT = re.compile(
-    r"(^| ?\()(default|format|contentEncoding|order|uniqueItems|minLength|maxLength): .*$",
+    r"(^| ?\()(default|format|contentEncoding|order|uniqueItems|minLength|maxLength|examples): .*$",
     re.DOTALL,
 )
-IGNORED = {"title", "minLength", "maxLength", "uniqueItems", "discriminator"}
+IGNORED = {"title", "minLength", "maxLength", "uniqueItems", "examples", "discriminator"}
 DECIMAL_PATTERN = "^(?!^[-+.]*$)"
 
 

@@ -9,11 +9,13 @@ one.
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from trio_responses._errors import ResponsesError
 
-__all__ = ["Adapter", "FieldAdapter", "InvalidJSON"]
+__all__ = ["Adapter", "FieldAdapter", "InvalidJSON", "TypeAdapterLike"]
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 class InvalidJSON(ResponsesError, ValueError):
@@ -32,6 +34,14 @@ class InvalidJSON(ResponsesError, ValueError):
         where = f" at {self.place}" if self.place else ""
         super().__init__(f"{subject} does not match its type{where}: see the attribute message")
         self.message = message
+
+
+class TypeAdapterLike(Protocol[T_co]):
+    """A ``TypeAdapter`` of pydantic, for type checkers: a type that is written as a value."""
+
+    def validate_json(self, data: str | bytes, /) -> T_co:
+        """Decode JSON by the type."""
+        ...
 
 
 class Adapter(Protocol):

@@ -13,7 +13,7 @@ from trio_responses._wire.lenient import replace_surrogates
 
 __all__ = ["encode_json", "to_builtins"]
 
-CONTAINERS = frozenset({list, tuple, set, frozenset, dict})
+CONTAINERS: frozenset[object] = frozenset({list, tuple, set, frozenset, dict})
 
 
 def encode_json(value: Any) -> bytes:
@@ -39,17 +39,17 @@ def to_builtins(value: Any) -> Any:
 
     :raises TypeError: if the value has no JSON form.
     """
-    kind = cast("type[Any]", type(value))
+    kind = cast("object", type(value))
     serializer: Any = getattr(kind, "__pydantic_serializer__", None)
     if serializer is not None:
         return serializer.to_python(value, mode="json", by_alias=True)
-    if issubclass(kind, PurePath):
+    if issubclass(type(value), PurePath):
         return str(value)
-    if issubclass(kind, collections.abc.Mapping):
+    if issubclass(type(value), collections.abc.Mapping):
         return dict(value)
-    if issubclass(kind, collections.abc.Sequence | collections.abc.Set):
+    if issubclass(type(value), collections.abc.Sequence | collections.abc.Set):
         return list(value)
-    raise TypeError(f"{kind.__name__} has no JSON form")
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def _convert_models(value: Any) -> Any:
@@ -57,7 +57,7 @@ def _convert_models(value: Any) -> Any:
 
     msgspec takes a dataclass of pydantic for a plain one, and so does not ask how to encode it.
     """
-    kind = cast("type[Any]", type(value))
+    kind = cast("object", type(value))
     if hasattr(kind, "__pydantic_serializer__"):
         return to_builtins(value)
     if kind not in CONTAINERS:

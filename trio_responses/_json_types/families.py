@@ -99,7 +99,8 @@ def _foreign_adapter(annotation: Any, place: str) -> FieldAdapter | None:
         from trio_responses._json_types.pydantic_types import PydanticType  # noqa: PLC0415
     except ImportError as error:
         raise ConfigurationError(
-            f"{place}: {found!r} needs pydantic 2: install or upgrade it, or use msgspec.Meta"
+            f"{place}: {found!r} needs pydantic 2.5 or later: {error}; install or upgrade it, or"
+            " use a Struct and msgspec.Meta"
         ) from error
     return PydanticType(annotation, place, parts=parts)
 

@@ -40,13 +40,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
 
 from trio_responses._json_types.adapter import InvalidJSON
 from trio_responses._wire.lenient import replace_lone_surrogates, replace_surrogates
 from trio_responses._wire.nesting import check_nesting
+
+if TYPE_CHECKING:
+    from trio_responses._json_types.adapter import TypeAdapterLike
 
 __all__ = ["InvalidJSON", "JSONType", "Schema", "strict_schema", "text_format"]
 
@@ -76,7 +79,8 @@ class JSONType(Generic[T]):
 
     A type whose JSON is no object is wrapped: ``{"value": ...}``.
 
-    :param annotation: any type that msgspec can decode.
+    :param annotation: a Struct, a dataclass, an attrs class, a `TypedDict`, a standard type, or a
+        model or a ``TypeAdapter`` of pydantic.
     :param strict: `None` for the strict schema if the type has one, `True` to require it, `False`
         for the full schema.
     :param place: the name of the type in messages.
@@ -91,7 +95,11 @@ class JSONType(Generic[T]):
 
     @overload
     def __init__(
-        self, annotation: type[T], *, strict: bool | None = None, place: str = "schema"
+        self,
+        annotation: type[T] | TypeAdapterLike[T],
+        *,
+        strict: bool | None = None,
+        place: str = "schema",
     ) -> None: ...
     @overload
     def __init__(
@@ -139,8 +147,8 @@ class JSONType(Generic[T]):
 def strict_schema(annotation: Any, *, place: str = "schema") -> Schema:
     """Return the JSON schema of a type: strict if possible, else full.
 
-    :param annotation: any type that msgspec can decode. If its JSON is no object, the schema
-        describes ``{"value": ...}``.
+    :param annotation: a type that `JSONType` accepts. If its JSON is no object, the schema is
+        that of ``{"value": ...}``.
     :param place: the name of the type in messages.
     :raises ConfigurationError: if the type has no JSON schema.
     """
@@ -149,7 +157,7 @@ def strict_schema(annotation: Any, *, place: str = "schema") -> Schema:
 
 @overload
 def text_format(
-    annotation: type[T],
+    annotation: type[T] | TypeAdapterLike[T],
     *,
     name: str | None = None,
     description: str | None = None,

@@ -315,7 +315,7 @@ def _closure(name: str, definitions: dict[str, JSONSchema]) -> dict[str, JSONSch
 
 def _rename(node: Any, names: dict[str, str]) -> Any:
     """Return a schema that refers to its definitions by other names."""
-    kind = cast("type[Any]", type(node))
+    kind = cast("object", type(node))
     if kind is list:
         return [_rename(each, names) for each in node]
     if kind is not dict:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PydanticType"]
 
+if tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 5):
+    raise ImportError(f"pydantic {pydantic.VERSION} is too old")
+
 MAX_ERRORS = 5
 """The number of errors of one value that are described."""
 UNSUPPORTED = (
@@ -201,7 +204,7 @@ def _path(location: Sequence[int | str], json: str | bytes) -> str:
         return ""
     path = ""
     for number, step in enumerate(location):
-        kind = cast("type[Any]", type(value))
+        kind = cast("object", type(value))
         if isinstance(step, int) and kind is list and step < len(value):
             path, value = f"{path}[{step}]", value[step]
         elif isinstance(step, str) and kind is dict and step in value:
