@@ -41,6 +41,13 @@ def test_the_import_needs_no_extra_and_no_slow_module() -> None:
     assert top & SLOW <= modules_after("import trio, trio_websocket, msgspec")
 
 
+@pytest.mark.parametrize("use", [A_TYPE, A_TOOL])
+def test_types_of_msgspec_do_not_import_pydantic(use: str) -> None:
+    modules = modules_after(f"import trio_responses\n{use}")
+    assert "trio_responses._json_types.families" in modules
+    assert modules.isdisjoint({"pydantic", "trio_responses._json_types.pydantic_types"})
+
+
 @pytest.mark.parametrize(
     ("module", "use"),
     [

@@ -13,7 +13,7 @@ import pytest
 
 pydantic: Any = pytest.importorskip("pydantic", reason="pydantic is not installed")
 from hypothesis import strategies as st  # noqa: E402
-from pydantic import BaseModel, Field, RootModel  # noqa: E402
+from pydantic import BaseModel, Field, RootModel, field_validator  # noqa: E402
 from pydantic.dataclasses import dataclass  # noqa: E402
 from typing_extensions import NotRequired, TypedDict  # noqa: E402, TC002, UP035 - as pydantic asks
 
@@ -139,7 +139,7 @@ class Words(RootModel[list[str]]):
 class Checked(BaseModel):
     name: str
 
-    @pydantic.field_validator("name")
+    @field_validator("name")
     @classmethod
     def _check(cls, name: str) -> str:
         if name != name.strip():

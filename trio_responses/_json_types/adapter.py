@@ -65,6 +65,9 @@ class Adapter(Protocol):
 class FieldAdapter(Adapter, Protocol):
     """An adapter that also decodes a part of a larger JSON value."""
 
+    description: str | None
+    """The description of the part, which is not in the schema of the type."""
+
     def decode_part(self, json: bytes, place: str) -> Any:
         """Decode a value of the type.
 

@@ -94,11 +94,11 @@ def _rewrite_union(members: list[Any], place: str) -> Any:
 
 
 def _object_schema(annotation: Any, place: str) -> dict[str, Any] | None:
-    """Return the full schema of a class whose JSON is an object; `None` for any other type."""
-    try:
-        adapter = MsgspecType(annotation, place)
-    except ConfigurationError:
-        return None
+    """Return the full schema of a class whose JSON is an object; `None` for any other type.
+
+    :raises ConfigurationError: if the type has no JSON schema.
+    """
+    adapter = MsgspecType(annotation, place)
     return adapter.schema if adapter.is_object and "properties" in adapter.schema else None
 
 
@@ -133,20 +133,29 @@ def _differ(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 
 def _without_read_only(annotation: Any) -> Any:
-    if not getattr(annotation, "__readonly_keys__", None):
+    """Return a `TypedDict` with ``ReadOnly`` keys as one without; any other annotation as it is."""
+    if not hasattr(annotation, "__required_keys__"):
         return annotation
+    try:
+        hints = get_type_hints(annotation, include_extras=True)
+    except NameError:
+        return annotation  # reported when the whole annotation is compiled
     fields: dict[str, Any] = {}
-    for name, hint in get_type_hints(annotation, include_extras=True).items():
+    is_read_only = False
+    for name, hint in hints.items():
         presence: Any = Required if name in annotation.__required_keys__ else NotRequired
-        fields[name] = presence[_value_of(hint)]
+        inner = hint
+        while (origin := get_origin(inner)) in (Required, NotRequired) or _is_read_only(origin):
+            is_read_only = is_read_only or _is_read_only(origin)
+            presence = presence if _is_read_only(origin) else origin
+            (inner,) = get_args(inner)
+        fields[name] = presence[inner]
+    if not is_read_only:
+        return annotation
     rewritten = cast("Any", TypedDict)(annotation.__name__, fields)
     rewritten.__doc__ = annotation.__doc__
     return rewritten
 
 
-def _value_of(hint: Any) -> Any:
-    """Return the type in ``Required``, ``NotRequired`` and ``ReadOnly``."""
-    origin = get_origin(hint)
-    if origin in (Required, NotRequired) or getattr(origin, "_name", None) == "ReadOnly":
-        return _value_of(get_args(hint)[0])
-    return hint
+def _is_read_only(origin: Any) -> bool:
+    return getattr(origin, "_name", None) == "ReadOnly"

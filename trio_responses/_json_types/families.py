@@ -56,6 +56,8 @@ def compile_annotation(annotation: Any, place: str) -> Compiled:
     field = rewrite(annotation, place) if foreign is None else embed(foreign)
     adapter: Adapter = foreign or MsgspecType(field, place)
     if adapter.is_object:
+        if foreign is not None and foreign.description is not None:
+            adapter.schema = {**adapter.schema, "description": foreign.description}
         return Compiled(adapter, wrapped=False)
     wrapper = msgspec.defstruct("Wrapped", [("value", field)], forbid_unknown_fields=True)
     return Compiled(MsgspecType(wrapper, place), wrapped=True)

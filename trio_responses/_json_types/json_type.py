@@ -92,6 +92,8 @@ class JSONType(Generic[T]):
     """The schema of the JSON. For a wrapped type, the schema of ``{"value": ...}``."""
     wrapped: bool
     """Whether the JSON is ``{"value": ...}``."""
+    name: str | None
+    """The name of a type whose JSON is an object; `None` if it has none."""
 
     @overload
     def __init__(
@@ -117,6 +119,7 @@ class JSONType(Generic[T]):
 
         self._compiled = compile_type(annotation, place, strict=strict)
         self.wrapped = self._compiled.wrapped
+        self.name = None if self.wrapped else self._compiled.adapter.name
         reason = self._compiled.reason
         self.schema = Schema(self._compiled.schema, strict=reason is None, reason=reason)
 
@@ -189,7 +192,7 @@ def text_format(
     :raises ConfigurationError: as `JSONType` does.
     """
     answer = JSONType[Any](annotation, strict=strict, place="answer")
-    own_name = name or str(getattr(annotation, "__name__", "answer"))
+    own_name = name or str(getattr(annotation, "__name__", answer.name or "answer"))
     text: dict[str, Any] = {
         "type": "json_schema",
         "name": re.sub(r"[^a-zA-Z0-9_-]+", "_", own_name)[:MAX_NAME],

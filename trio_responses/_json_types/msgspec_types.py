@@ -69,7 +69,8 @@ def embed(adapter: FieldAdapter) -> Any:
 
     Only the root of a `MsgspecType` may have such fields.
     """
-    return Annotated[msgspec.Raw, msgspec.Meta(extra={ADAPTER: adapter})]
+    meta = msgspec.Meta(extra={ADAPTER: adapter}, description=adapter.description)
+    return Annotated[msgspec.Raw, meta]
 
 
 class MsgspecType:

@@ -40,6 +40,9 @@ class _SchemaGenerator(GenerateJsonSchema):
     def get_title_from_name(self, name: str) -> str:
         return name
 
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        return True
+
 
 class PydanticType:
     """The adapter of a type that pydantic decodes.
@@ -50,11 +53,12 @@ class PydanticType:
     """
 
     name: str | None
+    description: str | None
     schema: JSONSchema
     is_object: bool
 
     def __init__(self, annotation: Any, place: str, *, parts: Sequence[Any]) -> None:
-        annotation, description = _split_meta(annotation, place, parts)
+        annotation, self.description = _split_meta(annotation, place, parts)
         try:
             self._adapter: Any = annotation
             if not isinstance(annotation, pydantic.TypeAdapter):
@@ -63,13 +67,11 @@ class PydanticType:
         except UNSUPPORTED as error:
             raise ConfigurationError(_explain(error, annotation, place, parts)) from error
         definitions = {name: _tidy(each) for name, each in schema.pop("$defs", {}).items()}
-        self.name = schema.get("title")
+        self.name = schema.get("title") if "properties" in schema else None
         schema = _tidy(schema)
         if "$ref" in schema:  # the root of a strict schema is an object
             self.name = schema.pop("$ref").removeprefix("#/$defs/")
             schema = {**definitions[self.name], **schema}
-        if description is not None:
-            schema["description"] = description
         self.is_object = schema.get("type") == "object"
         self.schema = {**schema, "$defs": definitions} if definitions else schema
 
