@@ -1,7 +1,7 @@
 """Schemas of tools are equal to those that openai-agents and openai generate, after normalising.
 
-Only the differences in the table of `trio_responses._json_types.json_type` are normalised, by one
-function for each row, in the same order.
+Only the differences that ``docs/reference/typed-answers.md`` lists are normalised, by one function
+for each row, in the same order.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Types of pydantic have the schemas that openai-agents, openai and pydantic-ai generate.
 
-Only the differences in the table of `trio_responses._json_types.json_type` are normalised.
+Only the differences that ``docs/reference/typed-answers.md`` lists are normalised.
 """
 
 from __future__ import annotations

@@ -156,6 +156,17 @@ def test_metadata_of_pydantic_is_in_the_schema(annotation: Any, expected: dict[s
     assert schema == {"type": "integer", **expected}
 
 
+def test_a_description_of_the_root_is_written_at_the_root() -> None:
+    described = strict_schema(Annotated[Point, msgspec.Meta(description="here")]).schema
+    assert described == {**strict_schema(Point).schema, "description": "here"}
+
+
+def test_a_reference_of_earlier_versions_is_a_reference() -> None:
+    extra: Any = {"allOf": [{"type": "integer", "minimum": 1}]}
+    model = pydantic.create_model("Model", a=(Annotated[Any, Field(json_schema_extra=extra)], ...))
+    assert strict_schema(model).schema["properties"]["a"] == {"type": "integer", "minimum": 1}
+
+
 def test_the_names_of_a_named_tuple_are_its_order() -> None:
     span = strict_schema(TypeAdapter(Span)).schema["properties"]["value"]
     assert span["description"] == 'order: ["start","end"]'
@@ -412,6 +423,8 @@ def test_each_parameter_is_decoded_by_its_own_library() -> None:
         size: int = Field(7, le=9, description="how large"),
         words: list[str] = Field(default_factory=list),  # noqa: B008 - as users write it
         first: Point = Point(x=5),  # noqa: B008 - likewise
+        *,
+        last: int = Field(description="the last"),
     ) -> None:
         """Travel.
 
@@ -428,6 +441,7 @@ def test_each_parameter_is_decoded_by_its_own_library() -> None:
         "description": "where it begins",
     }
     assert schema["properties"]["size"]["description"] == "how large (default: 7)"
+    assert schema["properties"]["last"] == {"type": "integer", "description": "the last"}
     assert list(schema["$defs"]) == ["Point", "Struct", "Point_2"]
     assert list(schema["$defs"]["Point_2"]["properties"]) == ["city"]
     arguments = {
@@ -436,13 +450,14 @@ def test_each_parameter_is_decoded_by_its_own_library() -> None:
         "city": {"city": "Oslo"},
         "stops": [{"x": 2, "y": 3}],
         "file": "a/b",
+        "last": 4,
         **dict.fromkeys(["end", "nights", "size", "words", "first"]),
     }
     bound = tool.bind(json.dumps(arguments))
     assert list(bound.arguments.values())[:2] == [Point(x=1), Struct(1)]
     assert list(bound.arguments.values())[2:4] == [other(city="Oslo"), [Point(x=2, y=3)]]
     assert str(bound.arguments["file"]) == "a/b"
-    assert list(bound.arguments.values())[5:] == [None, 2, 7, [], Point(x=5)]
+    assert list(bound.arguments.values())[5:] == [None, 2, 7, [], Point(x=5), 4]
 
 
 def test_definitions_that_refer_to_different_types_stay_apart() -> None:

@@ -867,6 +867,10 @@ def test_an_object_that_matches_no_class_of_a_union_is_rejected(text: str, messa
     assert refusal.value.message == message
 
 
+class UnknownKeys(TypedDict):
+    key: "Nowhere"  # type: ignore[name-defined]  # noqa: F821, UP037
+
+
 class OtherCircular(msgspec.Struct):
     radius: float
     colour: str = "red"
@@ -881,6 +885,7 @@ class OtherCircular(msgspec.Struct):
         (str | dt.date, "use one of the types, tagged Structs"),
         (Path | int, "use one of the types, tagged Structs"),
         (Circular | UNRESOLVED, "name 'Nowhere'"),
+        (list[UnknownKeys], "name 'Nowhere'"),
     ],
     ids=str,
 )

@@ -2,7 +2,7 @@
 
 Strict mode (the guide "Structured Outputs", supported schemas) requires that the root is an object,
 that every object is closed and requires all its properties, and that a schema uses only a short
-list of keywords. The rules for every type that msgspec can decode:
+list of keywords. The rules for every type:
 
 - A property with a default is required and accepts ``null``. ``null`` decodes to the default,
   unless the type admits `None` itself.
@@ -13,27 +13,8 @@ list of keywords. The rules for every type that msgspec can decode:
 - A type with arbitrary keys, or with a value of any type, has no strict schema: the full schema is
   used, and ``reason`` names the place.
 
-Differences from the schemas that ``openai`` and ``openai-agents`` generate from the same types with
-pydantic (``tests/interop/test_tool_schemas.py`` verifies the table):
-
-=======================  ==========================================  ==========================
-subject                  trio_responses                              openai, openai-agents
-=======================  ==========================================  ==========================
-``title``                absent: it repeats the name                 on every node
-``default``              in the description                          a keyword
-a property with default  admits ``null``                             as its type: the model must
-                                                                     know the default
-lengths, unique items    in the description                          keywords
-one value                ``enum`` of one                             ``const``
-tuples                   ``items``, of any of the types              ``prefixItems``
-a described reference    ``anyOf`` of the reference                  the target written inline
-an enumeration           written inline                              a definition
-tagged unions            ``anyOf``                                   ``oneOf``, ``discriminator``
-``bytes``                base64                                      ``format: binary``
-``Decimal``              text                                        text or number
-full arguments           closed                                      open
-two descriptions         the annotation's has priority               the docstring's has priority
-=======================  ==========================================  ==========================
+The page ``docs/reference/typed-answers.md`` lists the differences from the schemas that other
+libraries make from the same types (``tests/interop`` verifies the list).
 """
 
 from __future__ import annotations
