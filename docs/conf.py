@@ -49,6 +49,7 @@ nitpick_ignore = [  # type variables, and names in signatures that are not publi
         )
         for name in ("T", "P", "R", "Deps")
     ),
+    ("py:class", "trio_responses._json_types.adapter.T_co"),
     ("py:class", "MeterProvider"),
     ("py:class", "TracerProvider"),
     ("py:class", "InputList"),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path  # noqa: TC003 - read at run time
 from types import ModuleType
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, NewType
 
 import annotated_types
 import attrs
@@ -27,6 +27,7 @@ from trio_responses import (
     strict_schema,
 )
 from trio_responses._json_types.json_type import text_format
+from trio_responses._json_types.null_defaults import admits_null
 from trio_responses._tools.function import InvalidResult, encode_output
 
 
@@ -221,7 +222,56 @@ def test_an_answer_has_the_name_of_its_model(annotation: Any, name: str) -> None
     assert text_format(annotation)[0]["name"] == name
 
 
+def test_a_tagged_union_lists_its_models() -> None:
+    tagged = TypeAdapter(Annotated[Cat | Dog, Field(discriminator="kind")])
+    assert strict_schema(tagged).schema["properties"]["value"] == {
+        "anyOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]
+    }
+
+
+def test_a_definition_that_refers_to_itself_ends() -> None:
+    definitions: Any = {"A": {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "string"}]}}
+    assert not admits_null({"$ref": "#/$defs/A"}, definitions)
+
+
 # --- Decoding ---
+
+
+@pydantic_dataclass
+class Lenient:
+    number: int
+
+
+@dataclasses.dataclass
+class WithField:
+    number: int = Field(3, gt=0)
+
+
+class Both(msgspec.Struct):
+    number: int
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        raise AssertionError
+
+
+class Short(BaseModel):
+    y: int
+    x: int = 1
+
+
+class Long(BaseModel):
+    y: int
+    w: int | None = None
+
+
+class Unclear(BaseModel):
+    y: int
+    x: int | None = 4
+
+
+new_type: Any = NewType  # type checkers reject what Python and pydantic accept
+Positive: Any = new_type("Positive", Annotated[int, Field(gt=0)])
 
 
 @pytest.mark.parametrize(
@@ -247,6 +297,11 @@ def test_an_answer_has_the_name_of_its_model(annotation: Any, name: str) -> None
         (dict[str, Point], '{"a": {"x": 1, "y": null}}', {"a": Point(x=1)}),
         (tuple[Point, int], '{"value": [{"x": 1, "y": null}, 2]}', (Point(x=1), 2)),
         (Point, '{"x": 1, "y": null, "z": "\\ud83d"}', Point(x=1)),
+        (Lenient, '{"number": "3"}', Lenient(3)),
+        (WithField, '{"number": null}', WithField(3)),
+        (Both, '{"number": 3}', Both(3)),
+        (Short | Long, '{"value": {"y": 1, "x": null}}', Short(y=1)),
+        (Short | Unclear, '{"value": {"y": 1, "x": null}}', Unclear(y=1, x=None)),
     ],
     ids=str,
 )
@@ -276,6 +331,7 @@ def test_null_decodes_to_the_default(annotation: Any, text: str, expected: Any) 
             "Input should be a valid integer at `$.value.lives`",
             "$.value.lives",
         ),
+        (Positive, '{"value": 0}', "Input should be greater than 0 at `$.value`", "$.value"),
         (
             Annotated[int, Field(gt=0)],
             '{"value": 0}',

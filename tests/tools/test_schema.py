@@ -809,6 +809,12 @@ class Right1(msgspec.Struct):
     distance: int = 3
 
 
+@dataclasses.dataclass
+class Flat:
+    length: int
+    kind: Literal["flat"] = "flat"
+
+
 Shape: TypeAlias = Circular | Rectangular | Cubic
 
 
@@ -829,6 +835,7 @@ Shape: TypeAlias = Circular | Rectangular | Cubic
         ),
         (list[Left1 | Right1], '[{"side": "right", "distance": null}]', [Right1("right")]),
         (dict[str, Shape], '{"a": {"radius": 1}}', {"a": Circular(1.0)}),
+        (Shape | Flat, '{"length": 1, "kind": null}', Flat(1)),
     ],
     ids=str,
 )
@@ -871,6 +878,11 @@ class UnknownKeys(TypedDict):
     key: "Nowhere"  # type: ignore[name-defined]  # noqa: F821, UP037
 
 
+class ColouredCircular(msgspec.Struct):
+    radius: float
+    colour: str
+
+
 class OtherCircular(msgspec.Struct):
     radius: float
     colour: str = "red"
@@ -884,7 +896,9 @@ class OtherCircular(msgspec.Struct):
         (Circular | dict[str, int], "use one of the types, tagged Structs"),
         (str | dt.date, "use one of the types, tagged Structs"),
         (Path | int, "use one of the types, tagged Structs"),
+        (OtherCircular | ColouredCircular, "cannot be told apart"),
         (Circular | UNRESOLVED, "name 'Nowhere'"),
+        (UNRESOLVED | None, "name 'Nowhere'"),
         (list[UnknownKeys], "name 'Nowhere'"),
     ],
     ids=str,

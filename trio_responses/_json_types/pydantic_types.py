@@ -188,10 +188,10 @@ def _invalid(error: pydantic.ValidationError, json: str | bytes, root: str) -> I
         detail["msg"] if place == "$" else f"{detail['msg']} at `{place}`"
         for detail, place in zip(details, places, strict=True)
     ]
-    shown = list(dict.fromkeys(texts))[:MAX_ERRORS]
-    left_out = len(set(texts)) - len(shown)
-    more = f"; and {left_out} more" if left_out else ""
-    return InvalidJSON("; ".join(shown) + more, place=None if places[0] == "$" else places[0])
+    left_out = len(texts) - MAX_ERRORS
+    more = f"; and {left_out} more" if left_out > 0 else ""
+    message = "; ".join(texts[:MAX_ERRORS]) + more
+    return InvalidJSON(message, place=None if places[0] == "$" else places[0])
 
 
 def _path(location: Sequence[int | str], json: str | bytes) -> str:

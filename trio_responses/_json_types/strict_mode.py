@@ -155,8 +155,7 @@ class _StrictWriter:
 
     def _write_object(self, rest: JSONSchema, place: str) -> JSONSchema:
         """Return the strict schema of an object, and take its keywords out of ``rest``."""
-        names_all = "properties" in rest and "patternProperties" not in rest
-        if rest.pop("additionalProperties", not names_all) is not False:
+        if rest.pop("additionalProperties", "properties" not in rest) is not False:
             self._set_reason(place, "an object with arbitrary keys")
             return {}
         properties: dict[str, JSONSchema] = rest.pop("properties")
