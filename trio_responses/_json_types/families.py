@@ -78,7 +78,7 @@ def is_of_pydantic(part: Any) -> bool:
     cls: type = part if isinstance(part, type) else type(part)
     return (
         any(base.__module__.partition(".")[0] in LIBRARIES for base in cls.__mro__)
-        or hasattr(cls, "__is_pydantic_dataclass__")
+        or hasattr(cls, "__pydantic_validator__")  # a dataclass
         or (hasattr(cls, "__get_pydantic_core_schema__") and not issubclass(cls, msgspec.Struct))
     )
 
@@ -101,7 +101,7 @@ def _foreign_adapter(annotation: Any, place: str) -> FieldAdapter | None:
         from trio_responses._json_types.pydantic_types import PydanticType  # noqa: PLC0415
     except ImportError as error:
         raise ConfigurationError(
-            f"{place}: {found!r} needs pydantic 2.5 or later: {error}; install or upgrade it, or"
+            f"{place}: {found!r} needs pydantic 2.7 or later: {error}; install or upgrade it, or"
             " use a Struct and msgspec.Meta"
         ) from error
     return PydanticType(annotation, place, parts=parts)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PydanticType"]
 
-if tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 5):
+if tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 7):
     raise ImportError(f"pydantic {pydantic.VERSION} is too old")
 
 MAX_ERRORS = 5
