@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path  # noqa: TC003 - read at run time
 from types import ModuleType
@@ -372,6 +373,18 @@ def test_the_text_of_an_error_does_not_quote_the_json() -> None:
         )
     assert "secret" in refusal.value.message
     assert "secret" not in str(refusal.value)
+
+
+def test_the_traceback_of_an_error_does_not_quote_the_json() -> None:
+    def go(point: Point) -> None: ...
+
+    word = "terces"[::-1]  # source lines are part of a traceback
+    with pytest.raises(InvalidArguments) as refusal:
+        FunctionTool(go).bind(f'{{"point": {{"x": "{word}"}}}}')
+    with pytest.raises(InvalidJSON) as mismatch:
+        JSONType(Point).decode(f'{{"x": "{word}"}}')
+    for error in (refusal.value, mismatch.value):
+        assert word not in "".join(traceback.format_exception(error))
 
 
 def test_an_exception_of_a_validator_that_is_no_value_error_propagates() -> None:

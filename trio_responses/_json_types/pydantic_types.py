@@ -88,7 +88,8 @@ class PydanticType:
         try:
             return self._adapter.validate_json(json)
         except pydantic.ValidationError as error:
-            raise _invalid(error, json, place) from error
+            # The text of pydantic's error quotes the JSON, and so would the traceback.
+            raise _invalid(error, json, place) from None
 
 
 def _split_meta(annotation: Any, place: str, parts: Sequence[Any]) -> tuple[Any, str | None]:
