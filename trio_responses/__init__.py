@@ -58,6 +58,7 @@ from trio_responses._instruments.instrument import Instrument
 from trio_responses._instruments.log import LoggingInstrument
 from trio_responses._instruments.recording import Recorder, Recording
 from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
+from trio_responses._json_types.json_type import InvalidJSON, JSONType, strict_schema
 from trio_responses._lifecycle import (
     ConnectionRestored,
     ConnectionRotated,
@@ -86,7 +87,6 @@ from trio_responses._tools.function import (
 )
 from trio_responses._tools.namespace import Namespace
 from trio_responses._tools.parsing import ParsedResponse
-from trio_responses._tools.schema import InvalidJSON, JSONType, strict_schema
 from trio_responses._tools.toolbox import ToolFinished, ToolProgress, ToolStarted
 from trio_responses._turn.methods import Lane
 from trio_responses._turn.responses import Responses

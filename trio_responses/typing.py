@@ -11,12 +11,13 @@ from trio_responses._instruments.records import (
     RunRecord,
     StoreRecord,
 )
+from trio_responses._json_types.adapter import TypeAdapterLike
+from trio_responses._json_types.json_type import Schema
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
 from trio_responses._settings import OnAbandonedTurn, RecoverOption, TransportOption
 from trio_responses._tools.function import IsEnabled
 from trio_responses._tools.namespace import ToolLike
-from trio_responses._tools.schema import Schema
 from trio_responses._tools.toolbox import Approve, Handler, OnToolError
 from trio_responses._transport.dialing import Dial
 from trio_responses._transport.proxy import ProxyOption
@@ -105,4 +106,5 @@ __all__ = [
     "ToolChoiceType",
     "ToolLike",
     "TransportOption",
+    "TypeAdapterLike",
 ]

@@ -8,6 +8,8 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator  # noqa: TC003 - read at run time
 from enum import Enum
+from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
 
 import msgspec
@@ -526,6 +528,8 @@ PARTS = [InputText(text="a"), InputImage(file_id="f"), InputFile(file_id="g")]
         ({"caf\udce9": ["\ud83d", 1]}, '{"caf\ufffd":["\ufffd",1]}'),
         (["caf\udce9", PARTS[1]], [InputText(text="caf\ufffd"), PARTS[1]]),
         ([OutputText(text="a")], '[{"type":"output_text","text":"a"}]'),
+        ({"at": PurePosixPath("a/b")}, '{"at":"a/b"}'),
+        ([MappingProxyType({"a": 1}), range(2), {"b": 1}.keys()], '[{"a":1},[0,1],["b"]]'),
     ],
 )
 def test_a_result_is_encoded_as_output(result: Any, output: Any) -> None:

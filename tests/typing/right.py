@@ -6,6 +6,7 @@
 from typing import Any, Literal, Unpack, assert_never, assert_type
 
 import trio
+from pydantic import BaseModel, TypeAdapter
 
 from trio_responses import (
     BufferOverflow,
@@ -14,6 +15,7 @@ from trio_responses import (
     ConnectionRotated,
     Conversation,
     FunctionTool,
+    JSONType,
     ParsedResponse,
     ResponsesConnection,
     ResponsesPool,
@@ -305,6 +307,23 @@ async def run_conversation(connection: ResponsesConnection, pool: ResponsesPool)
         assert_type(answer.parsed, int)
         async with conversation.run_stream("hi", tool_choice="required", snapshot=False) as run:
             await run.get_final_response()
+
+
+class City(BaseModel):
+    name: str
+
+
+async def parse_types_of_pydantic(
+    connection: ResponsesConnection, conversation: Conversation
+) -> None:
+    cities = TypeAdapter(list[City])
+    assert_type((await connection.parse(City, "hi", model="m")).parsed, City)
+    assert_type((await connection.parse(cities, "hi", model="m")).parsed, list[City])
+    assert_type((await connection.responses.parse(cities, "hi", model="m")).parsed, list[City])
+    assert_type((await conversation.parse(City, "hi")).parsed, City)
+    assert_type((await conversation.parse(cities, "hi")).parsed, list[City])
+    assert_type(JSONType(City).decode("{}"), City)
+    assert_type(JSONType(cities).decode("[]"), list[City])
 
 
 async def open_connections(server: ResponsesServer) -> None:

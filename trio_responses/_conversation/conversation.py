@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.lease import LeaseKeeper
     from trio_responses._conversation.run import Report, RunStream
     from trio_responses._conversation.stored_history import StoredHistory
+    from trio_responses._json_types.adapter import TypeAdapterLike
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Timeouts
     from trio_responses._tools.choosing import ToolsOption
@@ -664,7 +665,7 @@ class Conversation:
     @overload
     async def parse(
         self,
-        answer: type[T],
+        answer: type[T] | TypeAdapterLike[T],
         input: Input | None = None,
         *,
         request_id: str | None = None,
@@ -731,7 +732,8 @@ class Conversation:
         If cancelled, the conversation is in the same state as after a cancelled `run`. The other
         parameters are those of `run`.
 
-        :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
+        :param answer: a Struct, a dataclass, a model of pydantic, or any other type that `JSONType`
+            accepts.
         :raises ParseError: as ``connection.parse`` does; the answer is in the history.
         :raises ResponsesError: as `run` does.
         """

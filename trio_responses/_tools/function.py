@@ -37,18 +37,18 @@ from typing import (
     overload,
 )
 
-import msgspec
 import trio
 
 from trio_responses import _wire as wire
 from trio_responses._errors import ConfigurationError, ResponsesError
+from trio_responses._json_types.encoding import encode_json
+from trio_responses._json_types.json_type import InvalidJSON, JSONType
 from trio_responses._tools.context import CallContext  # noqa: TC001 - get_type_hints reads it
-from trio_responses._tools.schema import InvalidJSON, JSONType
 from trio_responses._wire import InputFile, InputImage, InputText
 from trio_responses._wire.lenient import replace_surrogates
 
 if TYPE_CHECKING:
-    from trio_responses._tools.schema import Schema
+    from trio_responses._json_types.json_type import Schema
     from trio_responses._wire import ContentPart
 
 __all__ = [
@@ -94,8 +94,8 @@ class InvalidArguments(InvalidJSON):
     :ivar place: the path of the value (``$.city``); `None` if unknown.
     """
 
-    def __init__(self, message: str, *, tool: str) -> None:
-        super().__init__(message, subject=f"the argument JSON for the tool {tool!r}")
+    def __init__(self, message: str, *, tool: str, place: str | None = None) -> None:
+        super().__init__(message, subject=f"the argument JSON for the tool {tool!r}", place=place)
         self.tool = tool
 
 
@@ -299,7 +299,7 @@ class FunctionTool(Generic[P, R]):
         try:
             decoded = self._arguments.decode(arguments)
         except InvalidJSON as error:
-            raise InvalidArguments(error.message, tool=self.name) from error
+            raise InvalidArguments(error.message, tool=self.name, place=error.place) from error
         values = map(functools.partial(getattr, decoded), decoded.__struct_fields__)
         named = dict(zip(self._visible_signature.parameters, values, strict=True))
         return inspect.BoundArguments(self._visible_signature, cast("Any", named))
@@ -461,11 +461,7 @@ def _encode_text(result: Any, tool: str) -> str:
         if issubclass(type(result), str):
             text = str.__str__(result)
             return text if text.isascii() else replace_surrogates(text)
-        try:
-            return msgspec.json.encode(result).decode()
-        except UnicodeEncodeError:
-            mended = replace_surrogates(msgspec.to_builtins(result, str_keys=True))
-            return msgspec.json.encode(mended).decode()
+        return encode_json(result).decode()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _invalid_result(result, tool) from error
 
@@ -473,7 +469,7 @@ def _encode_text(result: Any, tool: str) -> str:
 def _invalid_result(result: Any, tool: str) -> InvalidResult:
     return InvalidResult(
         f"the tool {tool!r} returned a {type(result).__name__} that JSON cannot express: "
-        "return text, or a value that msgspec can encode"
+        "return text, or a value of the types that a tool accepts"
     )
 
 

@@ -43,8 +43,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 import msgspec
 
 from trio_responses._errors import ResponsesError
+from trio_responses._json_types.json_type import JSONType
 from trio_responses._protocol.partial_json import OpenObject, PartialJSON
-from trio_responses._tools.schema import JSONType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast, get_origin, 
 import msgspec
 
 from trio_responses._errors import ConfigurationError
+from trio_responses._json_types.families import (
+    field_annotation,
+    is_field_of_pydantic,
+    is_of_pydantic,
+)
 from trio_responses._tools.context import is_context
 
 if TYPE_CHECKING:
@@ -71,9 +76,12 @@ def parameter_types(
         if is_context(annotation):
             contexts.append(parameter.name)
             continue
+        place = f"parameters.{parameter.name}"
+        if is_field_of_pydantic(parameter.default):  # def f(city: str = pydantic.Field(...))
+            annotation = Annotated[annotation, parameter.default]
         described = _describe(annotation, descriptions.get(parameter.name))
         names[f"p{number}"] = parameter.name
-        fields.append((f"p{number}", described, _default(parameter)))
+        fields.append((f"p{number}", field_annotation(described, place), _default(parameter)))
     if len(contexts) > 1:
         raise ConfigurationError(
             f"{function.__name__} has two parameters for the context of a call,"
@@ -131,7 +139,8 @@ def _describe(annotation: Any, text: str | None) -> Any:
     """Return an annotation with a description: its own one, otherwise that of the docstring."""
     if get_origin(annotation) is Annotated:
         for extra in annotation.__metadata__:
-            if isinstance(extra, msgspec.Meta) and extra.description is not None:
+            own = isinstance(extra, msgspec.Meta) or is_of_pydantic(extra)
+            if own and getattr(extra, "description", None) is not None:
                 return annotation
         text = next((extra for extra in annotation.__metadata__ if isinstance(extra, str)), text)
     return Annotated[annotation, msgspec.Meta(description=text)] if text else annotation
@@ -142,9 +151,18 @@ def _default(parameter: inspect.Parameter) -> Any:
     default: Any = parameter.default
     if default is inspect.Parameter.empty:
         return msgspec.NODEFAULT
+    if is_field_of_pydantic(default):
+        return _default_of_pydantic(default)
     factory = FACTORIES.get(default.__class__)
     if factory is not None and not default:
         return msgspec.field(default_factory=factory)
     if isinstance(default, msgspec.Struct) or not isinstance(default, Hashable):
         return msgspec.field(default_factory=lambda: default)
     return msgspec.field(default=default)
+
+
+def _default_of_pydantic(field: Any) -> Any:
+    """Return the default of a field for a default that is a ``pydantic.Field``."""
+    if field.is_required():
+        return msgspec.NODEFAULT
+    return msgspec.field(default_factory=lambda: field.get_default(call_default_factory=True))

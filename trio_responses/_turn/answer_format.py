@@ -11,7 +11,7 @@ from trio_responses._wire.param_checks import merge_extra_body
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trio_responses._tools.schema import JSONType
+    from trio_responses._json_types.json_type import JSONType
 
 __all__ = ["ANY_TEXT", "AnswerFormat", "AnswerType", "with_answer_format"]
 

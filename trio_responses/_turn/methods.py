@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Unpack
 
+    from trio_responses._json_types.adapter import TypeAdapterLike
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Timeouts
     from trio_responses._tools.parsing import ParsedResponse
@@ -194,7 +195,7 @@ class TurnMethods:
     @overload
     async def parse(
         self,
-        answer: type[T],
+        answer: type[T] | TypeAdapterLike[T],
         input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
@@ -237,7 +238,8 @@ class TurnMethods:
         The model has to follow the JSON schema of the type, in strict mode where strict mode can
         express the type (`JSONType`). If cancelled, the remaining events are discarded.
 
-        :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
+        :param answer: a Struct, a dataclass, a model of pydantic, or any other type that `JSONType`
+            accepts.
         :param input: as for `create`.
         :param params: as of `create`; ``text`` may have keys other than ``format``.
         :raises RefusalError: when the model refuses.

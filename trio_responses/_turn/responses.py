@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Unpack
 
+    from trio_responses._json_types.adapter import TypeAdapterLike
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Timeouts
     from trio_responses._tools.parsing import ParsedResponse
@@ -109,7 +110,7 @@ class Responses:
     @overload
     async def parse(
         self,
-        text_format: type[T],
+        text_format: type[T] | TypeAdapterLike[T],
         input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
@@ -140,7 +141,8 @@ class Responses:
     ) -> ParsedResponse[Any]:
         """Run one turn whose answer is a value of a type, as ``connection.parse`` does.
 
-        :param text_format: a Struct, a dataclass, or any other type that msgspec decodes.
+        :param text_format: a Struct, a dataclass, a model of pydantic, or any other type that
+            `JSONType` accepts.
         """
         return await self._turns.parse(
             text_format,
