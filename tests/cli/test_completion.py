@@ -76,7 +76,7 @@ def complete_in_fish(script: str, line: str, *, cwd: Path | None = None) -> list
         ([""], COMMANDS),
         (["-"], ["-h", "--help", "--version", "--debug"]),
         (["serve", "--p"], ["--port"]),
-        (["chat", "--tools", "--lo"], ["--load"]),
+        (["chat", "--demo-tools", "--lo"], ["--load"]),
         (["completion", ""], SHELLS),
         (["completion", "-"], ["-h", "--help", "--debug"]),
         (["completion", "f"], ["fish"]),

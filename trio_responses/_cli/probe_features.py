@@ -117,6 +117,7 @@ class Prober:
     :param models: the models to try, in order of preference.
     :param timeout: seconds for each feature.
     :param dial: opens the byte stream; by default over TCP.
+    :param allow_insecure: whether the key and the content may be sent without TLS.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Prober:
         models: tuple[str, ...],
         timeout: float,
         dial: Dial = dial_tcp,
+        allow_insecure: bool = False,
     ) -> None:
         self.endpoint = endpoint
         self.models = models
@@ -137,6 +139,7 @@ class Prober:
         self.timeout = timeout
         self._api_key = api_key
         self._dial = dial
+        self._allow_insecure = allow_insecure
 
     def connect(
         self,
@@ -160,6 +163,7 @@ class Prober:
             keepalive=keepalive,
             transport=transport,
             dial=dial or self._dial,
+            allow_insecure=self._allow_insecure,
         )
 
     async def examine(self, feature: Feature, before: list[Finding]) -> Finding:
@@ -205,7 +209,7 @@ class Prober:
 
     def count_dials(self, dialled: list[str]) -> Dial:
         """Return a dial function that adds the host to a list each time it is called."""
-        inner = choose_dial(self.endpoint, None, self._dial, allow_insecure=False)
+        inner = choose_dial(self.endpoint, None, self._dial, allow_insecure=self._allow_insecure)
 
         async def dial(host: str, port: int) -> trio.abc.Stream:
             dialled.append(host)
