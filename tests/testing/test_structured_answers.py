@@ -128,7 +128,7 @@ CASES: list[tuple[Any, Any]] = [
     ({"type": "integer", "exclusiveMinimum": 1}, 2),
     ({"type": "integer", "exclusiveMaximum": 1}, 0),
     ({"type": "integer", "maximum": -3, "multipleOf": 5}, -5),
-    (True, None),
+    ({"type": "object", "properties": {"a": True}, "required": ["a"]}, {"a": None}),
     ({"type": "object", "required": ["z"], "additionalProperties": {"type": "integer"}}, {"z": 1}),
     (
         {"type": "object", "required": ["x-a"], "patternProperties": {"^x-": {"const": 5}}},
