@@ -35,7 +35,7 @@ from tests.testing.driver import run_over_sockets
 from trio_responses import APIError, Endpoint, open_responses
 from trio_responses._cli import demo, main
 from trio_responses._cli import running as cli_running
-from trio_responses._cli.arguments import make_parser
+from trio_responses._cli.arguments import parse_arguments
 from trio_responses._cli.ask import NO_QUESTION
 from trio_responses._cli.demo import Screen
 from trio_responses._cli.server_choice import DEFAULT_MODEL
@@ -607,7 +607,7 @@ def test_every_command_of_the_documentation_page_parses() -> None:
     for line in lines:
         program, *arguments = shlex.split(line)
         assert program == "trio-responses"
-        make_parser().parse_args(arguments)
+        parse_arguments(arguments)
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "ask"], ["ask", "--debug"]])

@@ -130,7 +130,8 @@ Each feature is tried on a connection of its own. This sends about a dozen small
 requests, which a commercial server charges for. The features of HTTP are tried last;
 they need the extra http. The verdicts:
   works      the feature was observed to work
-  unclear    the server accepted the request, but no event shows an effect
+  unclear    the server accepted the request, but no event shows an effect; steering
+             and lanes are tried three times before this verdict
   no         the server rejected or did not understand the request
   fails      an error occurred
   skipped    a feature that this one depends on does not work, or the extra http is
@@ -152,7 +153,8 @@ examples:
 SERVE_HELP: Final = f"""\
 The server needs no model and answers the same way every time: it repeats the
 question, calls a function tool whose name shares a word with the question, and
-reports what the function returned. Clients connect by WebSocket or use HTTP:
+reports what the function returned. It answers at once, except for the count that
+"{PROG} probe" asks for. Clients connect by WebSocket or use HTTP:
 
   {PROG} serve --port 8765
   OPENAI_BASE_URL=http://127.0.0.1:8765/v1 OPENAI_API_KEY=any python your_program.py
