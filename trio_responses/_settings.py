@@ -33,6 +33,7 @@ __all__ = [
     "RotationPolicy",
     "Timeouts",
     "TransportOption",
+    "check_drain_seconds",
     "check_option_values",
     "check_turn_timeouts",
     "check_websocket_retry",
@@ -453,6 +454,17 @@ def check_turn_timeouts(timeouts: Timeouts | None) -> None:
     """
     if timeouts is not None:
         checked_record("timeouts", timeouts, Timeouts)
+
+
+def check_drain_seconds(seconds: float) -> None:
+    """Raise an error unless the deadline of a ``drain()`` is a number of seconds from 0.
+
+    :raises ConfigurationError: for any other value.
+    """
+    if not (_is_number(seconds) and seconds >= 0):
+        raise ConfigurationError(
+            f"drain() takes seconds, zero or more, not {seconds!r}; math.inf for no limit"
+        )
 
 
 def check_websocket_retry(seconds: float | None) -> None:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import TurnSender
+    from trio_responses._turn.work import ActiveWork
     from trio_responses._wire import ClientEvent, Response, ServerEvent
 
 __all__ = ["MAX_ACTIVE", "LaneSender", "RequestQueue"]
@@ -74,12 +75,15 @@ class RequestQueue:
         budget: Budget,
         open_exchange: OpenExchange,
         calls: HTTPCalls,
+        work: ActiveWork,
     ) -> None:
         self._config = config
         self._sockets = sockets
         self._budget = budget
         self._open_exchange = open_exchange
         self._calls = calls
+        self.work: ActiveWork = work
+        """The count of the turns in progress."""
         self._traits = ServerTraits(
             name=config.name,
             models=config.models,
@@ -367,7 +371,7 @@ class RequestQueue:
         with trio.move_on_after(self._config.timeouts.stall):
             while True:
                 try:
-                    raw = await self._calls.call("GET", turn.response_id)
+                    raw = await self._calls.repeat("GET", turn.response_id)
                     response = wire.decode_response(raw)
                 except (ResponsesError, *wire.DECODE_ERRORS):
                     return None
@@ -397,6 +401,8 @@ class RequestQueue:
             raise ConfigurationError('the mapping needs a "type", such as "response.create"')
         payload = wire.encode(command)
         self._check_size(payload)
+        if kind == wire.ResponseCreate.type:
+            self.work.check()
         parent = _text_field(command, "previous_response_id")
         socket = await self._sockets.wait_open()
         while socket is None:
@@ -472,6 +478,8 @@ class LaneSender:
         self._queue = queue
         self.name = name
         """The ``stream_id``; `None` where the endpoint has no lanes."""
+        self.work: ActiveWork = queue.work
+        """The count of the turns in progress."""
         self.lock: FastLock = FastLock()
         """Held by the turn that is the next one on this lane."""
         self.exchange: Socket | None = None

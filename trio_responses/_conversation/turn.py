@@ -318,14 +318,22 @@ class TurnStream(ResponseStream):
 
     async def __aenter__(self) -> Self:
         """Wait for the lock, then send the request."""
-        if not self._within_run:
-            await self._lock.acquire()
+        if self._turn is not None:
+            raise RuntimeError("a stream can be entered only once")
+        self._begin_work()  # a turn that waits for the lock is finished, too, when draining begins
+        try:
+            if not self._within_run:
+                await self._lock.acquire()
+        except BaseException:
+            self._end_work()
+            raise
         try:
             await self._lock.wait_for_forks()
             await self._request.save()  # what the store could not take before
             self._started = self._lock.register_first_turn()
             await super().__aenter__()
         except BaseException:
+            self._end_work()
             self._release()
             raise
         if self._turn is not None and self._started is not None:

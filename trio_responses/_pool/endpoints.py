@@ -113,6 +113,8 @@ class EndpointState:
         """The number of connections that are being opened."""
         self.paused_until: float = -math.inf
         """When another connection may be opened after one failed, on Trio's clock."""
+        self.failed_at: float = -math.inf
+        """When a connection could not be opened, or ended, last; on Trio's clock."""
         self.failures: int = 0
         """How many times the endpoint was given up, or was not healthy, without a response."""
 
