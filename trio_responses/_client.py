@@ -22,6 +22,7 @@ from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError, ConnectionClosed
 from trio_responses._instruments.instrument import Instruments, ServerAddress
 from trio_responses._instruments.log import with_logging
+from trio_responses._rate_limiter import limit_queue_of
 from trio_responses._settings import (
     Keepalive,
     Limits,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
     from trio_responses._protocol.delivery import DeliveryMode
+    from trio_responses._rate_limiter import RateLimiter
     from trio_responses._settings import (
         OnAbandonedTurn,
         ReconnectPolicy,
@@ -457,6 +459,7 @@ class ConnectionOptions(TypedDict, total=False):
     websocket_retry: float | None
     http2: bool
     recover: RecoverOption | None
+    rate_limiter: RateLimiter | None
     allow_insecure: bool
     instruments: Iterable[Instrument]
     logging: bool
@@ -485,6 +488,7 @@ async def open_responses(
     websocket_retry: float | None = 600.0,
     http2: bool = False,
     recover: RecoverOption | None = None,
+    rate_limiter: RateLimiter | None = None,
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
@@ -548,6 +552,8 @@ async def open_responses(
         and ends with this Response. The turn raises its error as before if the server does not have
         the Response: with ``store=False``, and where a response ends with its socket. Needs the
         extra ``trio-responses[http]``.
+    :param rate_limiter: limits of requests and tokens a minute, which turns wait for before they
+        are sent. Connections and pools may share one.
     :param allow_insecure: allow ``ws://`` to other machines, which lets everybody on the network
         path read the key and the content.
     :param instruments: observers of sockets, turns and tools, besides the log
@@ -580,6 +586,7 @@ async def open_responses(
         websocket_retry=websocket_retry,
         http2=http2,
         recover=recover,
+        rate_limiter=rate_limiter,
         allow_insecure=allow_insecure,
         instruments=instruments,
         logging=logging,
@@ -613,6 +620,7 @@ async def connect_responses(
     websocket_retry: float | None = 600.0,
     http2: bool = False,
     recover: RecoverOption | None = None,
+    rate_limiter: RateLimiter | None = None,
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
@@ -644,6 +652,7 @@ async def connect_responses(
         websocket_retry=websocket_retry,
         http2=http2,
         recover=recover,
+        rate_limiter=rate_limiter,
         allow_insecure=allow_insecure,
         instruments=instruments,
         logging=logging,
@@ -690,6 +699,7 @@ def make_engine(
     websocket_retry: float | None,
     http2: bool,
     recover: RecoverOption | None,
+    rate_limiter: RateLimiter | None,
     allow_insecure: bool,
     instruments: Iterable[Instrument],
     logging: bool,
@@ -733,6 +743,7 @@ def make_engine(
         websocket_retry=websocket_retry,
         http2=http2,
         recover=recover,
+        rate_limits=limit_queue_of(rate_limiter),
         instruments=Instruments(
             with_logging(instruments, enabled=logging),
             ServerAddress(endpoint.host, endpoint.port),
@@ -744,5 +755,5 @@ def make_engine(
         checked_headers(headers),
         reconnect,
         checked_record("rotation", rotation, RotationPolicy),
-        work,
+        work=work,
     )

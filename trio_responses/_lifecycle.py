@@ -128,6 +128,10 @@ class ConnectionStatistics:
     """Bytes of the sent frames' payloads."""
     retries: int
     """Requests that were sent again after an attempt that failed."""
+    requests_delayed: int
+    """Requests that had to wait for a `RateLimiter`."""
+    seconds_delayed: float
+    """The seconds that they waited, added up."""
     requests_active: int
     """Requests whose response has not ended, including abandoned ones."""
     undecodable_frames: int

@@ -7,6 +7,7 @@ from trio_responses._endpoint import ApiKey, Headers
 from trio_responses._instruments.recording import RecordingLine, Redact
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
+from trio_responses._rate_limiter import RateLimiterStatistics
 from trio_responses._settings import OnAbandonedTurn, RecoverOption, TransportOption
 from trio_responses._tools.namespace import ToolLike
 from trio_responses._tools.schema import Schema
@@ -67,6 +68,7 @@ __all__ = [
     "PromptCacheOptionsParam",
     "PromptParam",
     "ProxyOption",
+    "RateLimiterStatistics",
     "ReasoningParam",
     "RecordingLine",
     "RecoverOption",

@@ -1,6 +1,5 @@
 """`pool.drain()`: the turns of all connections are finished, and idle connections are closed."""
 
-import signal
 from typing import Any
 
 import pytest
@@ -224,12 +223,11 @@ async def test_a_pool_is_drained_in_the_finally_clause_of_a_cancelled_block(
 
 async def test_leaving_the_block_ends_the_draining(server: ResponsesServer) -> None:
     Gate(server)
-    async with trio.open_nursery() as tasks:
-        async with open_to(server) as pool:
-            turns = Turns(pool, tasks)
-            await turns.start(1)
-            tasks.start_soon(pool.drain)
-            await wait_all_tasks_blocked()
+    async with trio.open_nursery() as tasks, open_to(server) as pool:
+        turns = Turns(pool, tasks)
+        await turns.start(1)
+        tasks.start_soon(pool.drain)
+        await wait_all_tasks_blocked()
     assert len(turns.cut_off) == 1
 
 

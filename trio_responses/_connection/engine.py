@@ -90,6 +90,7 @@ class ConnectionEngine:
         headers: HeaderLines,
         reconnect: ReconnectPolicy | Iterable[float] | None,
         rotation: RotationPolicy,
+        *,
         work: ActiveWork | None = None,
     ) -> None:
         self.config: ConnectionConfig = config
@@ -107,12 +108,19 @@ class ConnectionEngine:
         )
         self._rotation = rotation
         self._budget = Budget(config.limits)
-        self.router: Router = Router(self._budget, config.limits)
+        self.router: Router = Router(
+            self._budget, config.limits, config.rate_limits, config.retry_policy.max_retry_wait
+        )
         self.sockets: SocketSet = SocketSet()
         self.calls: HTTPCalls = HTTPCalls(self.http_client, self.work)
         """The calls of the API that are no turns."""
         self.requests: RequestQueue = RequestQueue(
-            config, self.sockets, self._budget, self._open_exchange, self.calls, self.work
+            config,
+            self.sockets,
+            self._budget,
+            self._open_exchange,
+            calls=self.calls,
+            work=self.work,
         )
         self._http: HTTPClient | None = None
         self._http_backoff = SharedBackoff(self._backoff, config.instruments)
@@ -197,6 +205,8 @@ class ConnectionEngine:
             requests_sent=self.requests.requests_sent,
             bytes_sent=self.requests.bytes_sent,
             retries=self.requests.retries,
+            requests_delayed=self.requests.requests_delayed,
+            seconds_delayed=self.requests.seconds_delayed,
             requests_active=self.count_active(),
             undecodable_frames=router.undecodable_frames,
             unrouted_events=router.unrouted_events,
@@ -505,7 +515,12 @@ class ConnectionEngine:
             observer.failed(error)
             if not isinstance(error, ConnectError):
                 raise
+            if self.config.rate_limits is not None:
+                max_wait = self.config.retry_policy.max_retry_wait
+                self.config.rate_limits.handle_error(error, max_wait)
             return error
+        if self.config.rate_limits is not None:
+            self.config.rate_limits.report(transport.handshake_headers)
         try:
             observer.opened()
             socket = self._add_socket(transport, observer)
@@ -657,7 +672,7 @@ class ConnectionEngine:
         """Whether a task waits for events from a socket, or to send a request on the socket."""
         if self.router.channel.tasks_waiting and socket.has_channel_requests():
             return True
-        waits_for_place = self.requests.waiting > 0 and socket is self.sockets.current
+        waits_for_place = self.requests.waits_for_place and socket is self.sockets.current
         return socket.has_waiting_reader() or waits_for_place
 
     def _remove_socket(self, socket: Socket, reason: ResponsesError) -> None:
@@ -683,6 +698,7 @@ class ConnectionEngine:
     def _close(self, reason: ResponsesError) -> None:
         """Stop opening sockets; requests and readers of the raw channel get the first reason."""
         self.sockets.stop_opening(reason)
+        self.requests.stop_waiting()
         self.router.channel.close(self.sockets.closed_error())
 
 

@@ -109,6 +109,8 @@ class HTTPCalls:
                     raise
                 await client.back_off(error, since)
             except ResponsesError as error:
+                if client.config.rate_limits is not None:
+                    client.config.rate_limits.handle_error(error, policy.max_retry_wait)
                 if retries >= policy.max_retries or not _may_repeat(method, error):
                     raise
                 hint = retry_hint(error)

@@ -321,8 +321,8 @@ class Conversation:
                 active = await journal.begin_request(request_id, new)
                 if active.latest is not None and not active.ended:
                     raise ConfigurationError(
-                        f"the request {request_id!r} was begun by run(), and has calls to be answered:"
-                        " repeat it with run()"
+                        f"the request {request_id!r} was begun by run(), and has calls to be"
+                        " answered: repeat it with run()"
                     )
                 if active.latest is not None:
                     return active.latest
@@ -538,7 +538,7 @@ class Conversation:
             within_run=True,
         )
         new, work = raw_input(given), self._sender.work
-        return open_run(make_turn, self._lock, self._history, config, new, work)
+        return open_run(make_turn, self._lock, self._history, config, new, work=work)
 
     async def run(
         self,

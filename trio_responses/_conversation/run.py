@@ -511,6 +511,7 @@ async def open_run(
     history: History,
     config: RunConfig,
     new: RawItems,
+    *,
     work: ActiveWork,
 ) -> AsyncGenerator[RunStream, None]:
     """Open a run for the length of a block, and hold the lock of the conversation meanwhile.

@@ -80,6 +80,13 @@ class ConversationRequest:
         self.observer: TurnObserver | None = None
         """Notifies the instruments about the turn."""
         self.timeouts: Timeouts | None = timeouts
+        limit = settings.plain.get("max_output_tokens")
+        self.max_output_tokens: int | None = limit if isinstance(limit, int) else None
+
+    def count_input_bytes(self) -> int:
+        """Return the size of the settings, the whole history and the new items."""
+        sizes = [len(self._settings.canonical), self._history.count_bytes(), len(self._new.json)]
+        return sum(sizes)
 
     def write(self, placement: Placement, latest: Latest) -> bytes:
         """Return the encoded request for one lane (``stream_id``) of one socket."""

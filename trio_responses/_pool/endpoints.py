@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from trio_responses._endpoint import ApiKey, Headers
     from trio_responses._errors import ResponsesError
+    from trio_responses._rate_limiter import RateLimiter
 
 __all__ = [
     "EndpointState",
@@ -66,6 +67,9 @@ class PoolEndpoint:
     name: str | None = None
     """The name of the endpoint in statistics, checkpoints and logs; by default its host, port and
     path. Names are unique in a pool."""
+
+    rate_limiter: RateLimiter | None = None
+    """The limits of the account at this server, in place of those of the pool."""
 
     def __post_init__(self) -> None:
         """Check the values, and copy the headers and the mapping.

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from trio_responses._errors import ResponsesError
     from trio_responses._pool.connection import PooledConnection
     from trio_responses._protocol.delivery import DeliveryMode
+    from trio_responses._rate_limiter import RateLimiter
     from trio_responses._settings import (
         Keepalive,
         OnAbandonedTurn,
@@ -368,6 +369,7 @@ async def open_pool(
     websocket_retry: float | None = 600.0,
     http2: bool = False,
     recover: RecoverOption | None = None,
+    rate_limiter: RateLimiter | None = None,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
     allow_insecure: bool = False,
@@ -443,6 +445,7 @@ async def open_pool(
             websocket_retry=websocket_retry,
             http2=http2,
             recover=recover,
+            rate_limiter=options.rate_limiter or rate_limiter,
             instruments=instruments,
             logging=logging,
             allow_insecure=allow_insecure,
