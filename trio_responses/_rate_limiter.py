@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from trio_responses._wire import ResponseCompleted, ResponseFailed, ResponseIncomplete
 
 __all__ = ["LimitQueue", "RateLimiter", "RateLimiterStatistics", "limit_queue_of"]
+
+SHORTEST_WAIT: Final = 0.001
+"""Seconds: a shorter wait may be less than the clock can express, and would end at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +178,7 @@ class LimitQueue:
         try:
             async with self._line:
                 while delay := self._limits.delay(tokens, self._now()):
-                    with trio.move_on_after(delay):
+                    with trio.move_on_after(max(delay, SHORTEST_WAIT)):
                         await self._changed.wait()
                 self._requests += 1
                 return self._limits.reserve(tokens, self._now())

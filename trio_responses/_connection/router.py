@@ -222,14 +222,14 @@ class Router:
             socket.handle_error(event, owner)
         elif isinstance(event, TERMINAL) and owner is not None and event.response.usage is not None:
             self.usage += event.response.usage
-        if self._rate_limits is not None and not isinstance(event, wire.UndecodableFrame):
+        if self._rate_limits is not None:
             self._report_end(self._rate_limits, event, owner)
 
     def _report_end(
         self, rate_limits: LimitQueue, event: ServerEvent, owner: ActiveRequest | None
     ) -> None:
         """Report the end of a response to the rate limits, or a refusal that has no owner."""
-        if not isinstance(event, wire.ErrorEvent | TERMINAL):
+        if not isinstance(event, (wire.ErrorEvent, *TERMINAL)):
             return
         if owner is not None and owner.reservation is not None:
             started = owner.response_id is not None
