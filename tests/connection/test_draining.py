@@ -144,6 +144,31 @@ async def test_a_run_goes_on_until_its_last_turn(
     assert server.statistics().requests == 2
 
 
+async def test_turns_of_a_conversation_that_wait_for_one_another_are_finished(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    gate, outcomes = Gate(server), Outcomes()
+    async with (
+        connect() as connection,
+        connection.conversation(model=MODEL) as conversation,
+        trio.open_nursery() as nursery,
+    ):
+        for text in ("first", "waits"):
+            nursery.start_soon(outcomes.run, lambda text=text: conversation.create(text))
+        nursery.start_soon(outcomes.run, lambda: conversation.run("waits"))
+        with trio.CancelScope() as given_up:
+            async with trio.open_nursery() as short:
+                short.start_soon(conversation.create, "cancelled while it waits")
+                await wait_all_tasks_blocked()
+                given_up.cancel()
+        nursery.start_soon(connection.drain, 60)
+        await wait_all_tasks_blocked()
+        gate.open()
+        await wait_all_tasks_blocked()
+        assert outcomes == ["ok"] * 3
+        assert f"{connection.state}" == "closed"
+
+
 async def test_a_turn_that_waits_before_it_is_sent_again_goes_on(
     server: ResponsesServer, connect: "Connect"
 ) -> None:
@@ -255,6 +280,20 @@ async def test_over_http_turns_and_calls_are_finished(
         gate.open()
     assert outcomes == ["ok", "ok"]
     assert trio.current_time() == 1
+
+
+async def test_a_lost_response_is_still_retrieved(
+    server: ResponsesServer, connect: "Connect"
+) -> None:
+    outcomes = Outcomes()
+    server.reply("kept by the server", delay=1).drop(after_events=2)
+    async with connect(recover="retrieve") as connection, trio.open_nursery() as nursery:
+        nursery.start_soon(
+            outcomes.run, lambda: connection.create(model=MODEL, input="hi", store=True)
+        )
+        await trio.sleep(0.5)
+        nursery.start_soon(connection.drain)
+    assert outcomes == ["ok"]
 
 
 async def test_a_stream_that_is_left_early_is_not_waited_for(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,16 +18,18 @@ from trio_responses import (
     Limits,
     RateLimiter,
     RateLimitError,
-    ResponsesConnection,
     Timeouts,
     UnsupportedByTransport,
     function_tool,
 )
-from trio_responses._turn.methods import TurnMethods
-from trio_responses.testing import ResponsesServer
 
 if TYPE_CHECKING:
     from tests.connection.conftest import Connect
+    from trio_responses import (
+        ResponsesConnection,
+    )
+    from trio_responses._turn.methods import TurnMethods
+    from trio_responses.testing import ResponsesServer
 
 MODEL = "m"
 ONE_A_SECOND = {"requests_per_minute": 60, "burst": 1 / 60}
@@ -110,6 +113,23 @@ async def test_a_cancelled_wait_takes_nothing(connect: Connect) -> None:
             nursery.start_soon(turns.ask, connection)
         assert limiter.statistics().requests == 2
     assert turns.times == pytest.approx([0, 1])
+
+
+async def test_a_small_turn_does_not_overtake_a_large_one(
+    server: ResponsesServer, connect: Connect
+) -> None:
+    limiter, turns = RateLimiter(tokens_per_minute=6000), Turns()
+    server.reply("long", usage={"input_tokens": 0, "output_tokens": 3000})
+    async with (
+        connect(endpoint=wide(server), rate_limiter=limiter) as first,
+        connect(endpoint=wide(server), rate_limiter=limiter) as other,
+        trio.open_nursery() as nursery,
+    ):
+        await turns.ask(first, "before", max_output_tokens=3000)
+        nursery.start_soon(partial(turns.ask, first, "large", max_output_tokens=5000))
+        await wait_all_tasks_blocked()
+        nursery.start_soon(partial(turns.ask, other, "small", max_output_tokens=1))
+    assert turns.texts == ["before", "large", "small"]
 
 
 async def test_connections_that_share_a_limiter_take_turns(
@@ -279,6 +299,18 @@ async def test_a_turn_that_is_not_sent_again_stops_the_others_too(
             await turns.ask(connection)
         await turns.ask(connection)
     assert turns.times == [20]  # the longest wait of a turn
+
+
+async def test_a_refusal_that_belongs_to_no_turn_stops_the_next_one(
+    server: ResponsesServer, connect: Connect
+) -> None:
+    limiter, turns = RateLimiter(), Turns()
+    error = {"code": "rate_limit_exceeded", "message": "Please try again in 4s."}
+    async with connect(rate_limiter=limiter) as connection:
+        await server.send_raw({"type": "error", "status": 429, "error": error})
+        await wait_all_tasks_blocked()
+        await turns.ask(connection)
+    assert turns.times == [4]
 
 
 async def test_a_response_that_failed_for_the_rate_stops_the_next_one(

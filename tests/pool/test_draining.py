@@ -15,7 +15,7 @@ from trio_responses import (
     ResponsesPool,
     function_tool,
 )
-from trio_responses.stores import MemoryStore
+from trio_responses.stores import Lease, MemoryStore
 from trio_responses.testing import ResponsesServer
 
 
@@ -85,6 +85,41 @@ async def test_idle_connections_are_closed_at_once(server: ResponsesServer) -> N
     assert turns.answered == 1
 
 
+async def test_a_connection_is_kept_for_a_turn_that_waits_to_be_sent_again(
+    server: ResponsesServer,
+) -> None:
+    server.fail("rate_limit_exceeded", status=429, headers={"retry-after": "7"})
+    async with open_to(server) as pool, trio.open_nursery() as nursery:
+        turns = Turns(pool, nursery)
+        await turns.start(1)
+        assert await pool.drain() == 0
+        assert trio.current_time() == 7
+    assert turns.answered == 1
+    assert server.statistics().handshakes == 1
+
+
+async def test_a_connection_is_kept_for_a_call(server: ResponsesServer) -> None:
+    async with open_to(server, size=2, per_connection=1) as pool, trio.open_nursery() as nursery:
+        gate = Gate(server)
+        turns = Turns(pool, nursery)
+        await turns.start(2)
+        gate.open()
+        await wait_all_tasks_blocked()
+        server.refuse(429, headers={"retry-after": "7"}, over="http")
+        counted: list[int] = []
+
+        async def count() -> None:
+            counted.append(await pool.responses.input_tokens("hi", model="m"))
+
+        nursery.start_soon(count)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(pool.drain)
+        await wait_all_tasks_blocked()
+        assert len(pool.connections) == 1
+    assert len(counted) == 1
+    assert trio.current_time() == 7
+
+
 async def test_lanes_and_conversations_that_are_idle_do_not_delay_the_end(
     server: ResponsesServer,
 ) -> None:
@@ -141,6 +176,24 @@ async def test_a_durable_conversation_finishes_its_run_and_releases_its_lease(
             pool.durable_conversation(store, "c", model="m") as conversation,
         ):
             assert len(conversation.items) == 4  # nothing had to wait for the lease
+
+
+async def test_a_durable_conversation_that_comes_late_acquires_no_lease(
+    server: ResponsesServer,
+) -> None:
+    class Watched(MemoryStore):
+        acquired = 0
+
+        async def acquire(self, conversation_id: str, owner: str, *, seconds: float) -> Lease:
+            self.acquired += 1
+            return await super().acquire(conversation_id, owner, seconds=seconds)
+
+    async with Watched() as store, open_to(server) as pool:
+        await pool.drain()
+        with pytest.raises(ConnectionClosed, match="is draining"):
+            async with pool.durable_conversation(store, "c", model="m"):
+                pytest.fail("the block began")  # pragma: no cover
+        assert store.acquired == 0
 
 
 async def test_a_durable_conversation_that_is_cut_off_releases_its_lease(

@@ -87,6 +87,7 @@ async def test_thousands_of_turns_wait_in_a_pool_until_it_is_drained(
         for number in range(3000):
             nursery.start_soon(run, pool, number)
             await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
         left = await pool.drain(20)
         await wait_all_tasks_blocked()
         counted = pool.statistics()

@@ -1,15 +1,19 @@
-"""Token buckets: how much passes in any time, what corrects an estimate, and when nothing is sent."""
+"""Token buckets: how much passes in any time, what corrects an estimate, and pauses."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_responses._protocol.rate_limits import RateLimits, Reservation, TokenBucket
+from trio_responses._protocol.rate_limits import RateLimits, TokenBucket
 from trio_responses._wire.retry_hints import RateReport
+
+if TYPE_CHECKING:
+    from trio_responses._protocol.rate_limits import Reservation
 
 START = 1000.0
 MAX_WAIT = 60.0

@@ -67,9 +67,8 @@ class ActiveWork:
             self.end()
 
     def refuse(self, reason: ResponsesError) -> None:
-        """Let no other work begin. Only the first reason counts."""
-        if self.refusal is None:
-            self.refusal = reason
+        """Let no other work begin."""
+        self.refusal = reason
 
     async def wait_idle(self) -> None:
         """Wait until all work has ended. Not a checkpoint if there is none."""
