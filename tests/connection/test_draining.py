@@ -8,7 +8,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.connection.test_http_background import cut_after
 from tests.pool.rig import Gate
+from tests.transport.http_peer import connect_http, open_peer, reply, response, scripts, whole
 from trio_responses import (
     ConfigurationError,
     ConnectionClosed,
@@ -282,17 +284,19 @@ async def test_over_http_turns_and_calls_are_finished(
     assert trio.current_time() == 1
 
 
-async def test_a_lost_response_is_still_retrieved(
-    server: ResponsesServer, connect: "Connect"
-) -> None:
+async def test_a_lost_response_is_still_retrieved() -> None:
+    unfinished = reply(whole(200, response("", status="in_progress")))
+    script = scripts(cut_after(2), unfinished, reply(whole(200, response("found"))))
     outcomes = Outcomes()
-    server.reply("kept by the server", delay=1).drop(after_events=2)
-    async with connect(recover="retrieve") as connection, trio.open_nursery() as nursery:
-        nursery.start_soon(
-            outcomes.run, lambda: connection.create(model=MODEL, input="hi", store=True)
-        )
-        await trio.sleep(0.5)
-        nursery.start_soon(connection.drain)
+    async with (
+        open_peer(script) as peer,
+        connect_http(peer, recover="retrieve") as connection,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(outcomes.ask, connection, "hi")
+        await trio.sleep(0.1)
+        assert [one.method for one in peer.requests] == ["POST", "GET"]
+        assert await connection.drain() == 0
     assert outcomes == ["ok"]
 
 
