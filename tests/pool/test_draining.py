@@ -99,23 +99,22 @@ async def test_a_connection_is_kept_for_a_turn_that_waits_to_be_sent_again(
 
 
 async def test_a_connection_is_kept_for_a_call(server: ResponsesServer) -> None:
+    gate = Gate(server)
+    counted: list[int] = []
+
+    async def count() -> None:
+        counted.append(await pool.responses.input_tokens("hi", model="m"))
+
     async with open_to(server, size=2, per_connection=1) as pool, trio.open_nursery() as nursery:
-        gate = Gate(server)
-        turns = Turns(pool, nursery)
-        await turns.start(2)
-        gate.open()
-        await wait_all_tasks_blocked()
+        await open_all_connections(pool, 2)
         server.refuse(429, headers={"retry-after": "7"}, over="http")
-        counted: list[int] = []
-
-        async def count() -> None:
-            counted.append(await pool.responses.input_tokens("hi", model="m"))
-
-        nursery.start_soon(count)
+        nursery.start_soon(count)  # by the first connection
+        nursery.start_soon(ask, pool.connections[1], "hi")
         await wait_all_tasks_blocked()
         nursery.start_soon(pool.drain)
         await wait_all_tasks_blocked()
-        assert len(pool.connections) == 1
+        assert len(pool.connections) == 2
+        gate.open()
     assert len(counted) == 1
     assert trio.current_time() == 7
 
@@ -271,7 +270,8 @@ async def test_a_pool_is_drained_in_the_finally_clause_of_a_cancelled_block(
                         await wait_all_tasks_blocked()
                         gate.open()
                         assert await pool.drain(10) == 0
-        assert turns.answered == 2
+                        await wait_all_tasks_blocked()
+                        assert turns.answered == 2
 
 
 async def test_leaving_the_block_ends_the_draining(server: ResponsesServer) -> None:

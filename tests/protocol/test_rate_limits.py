@@ -124,7 +124,9 @@ def test_a_wait_ends_whatever_the_numbers_are(rate: float, amount: float, now: f
 
 def test_without_limits_nothing_waits() -> None:
     one = limits()
-    assert not any(one.delay(10**9, START) for _ in range(100) if one.reserve(10**9, START))
+    for _ in range(100):
+        one.reserve(10**9, START)
+        assert one.delay(10**9, START) == 0
     assert one.available(START) == (None, None)
 
 
@@ -136,7 +138,7 @@ def test_a_burst_is_followed_by_the_rate() -> None:
         now, _ = send(one, 0, now)
         times.append(now)
     assert times == pytest.approx([START] * 3 + [START + 1, START + 2, START + 3])
-    assert one.available(now + 2) == (pytest.approx(2), None)
+    assert one.available(now + 2) == pytest.approx((2, None))
 
 
 def test_a_small_burst_has_one_request() -> None:
@@ -160,7 +162,7 @@ def test_a_request_larger_than_the_limit_waits_for_a_full_bucket_and_leaves_a_de
     one.reserve(60, START)
     sent, _ = send(one, 1200, START)
     assert sent == pytest.approx(START + 6)
-    assert one.available(sent) == (None, pytest.approx(-600))
+    assert one.available(sent) == pytest.approx((None, -600))
     assert one.delay(600, sent) == pytest.approx(120)
 
 
@@ -210,7 +212,7 @@ def test_a_refusal_stops_everything_for_as_long_as_the_server_asks() -> None:
     one.pause(7, MAX_WAIT, START)
     assert one.delay(0, START) == 7
     assert one.available(START) == (0, None)  # the server has counted more than this program
-    assert one.available(START + 7) == (pytest.approx(7), None)
+    assert one.available(START + 7) == pytest.approx((7, None))
 
 
 def test_without_a_hint_the_pauses_grow_until_a_response_ends() -> None:
@@ -297,5 +299,5 @@ def test_another_clock_forgets_what_depends_on_the_time() -> None:
     one.report({"requests": report(10, 0, 60), "tokens": report(10, 0, 60)}, START)
     one.restart(5.0)
     assert one.delay(0, 5.0) == pytest.approx(6)  # the pause has emptied the bucket
-    assert one.available(11.0) == (pytest.approx(1), None)
+    assert one.available(11.0) == pytest.approx((1, None))
     limits().restart(5.0)

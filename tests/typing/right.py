@@ -14,6 +14,7 @@ from trio_responses import (
     ConnectionRotated,
     Conversation,
     ParsedResponse,
+    RateLimiter,
     ResponsesConnection,
     ResponsesPool,
     Timeouts,

@@ -372,9 +372,10 @@ class RequestQueue:
             raise self._sockets.closed_error()
         began = self._now()
         self.requests_delayed += 1
+        scope = trio.CancelScope()
+        self._limit_scopes.add(scope)
         try:
-            with trio.CancelScope() as scope:
-                self._limit_scopes.add(scope)
+            with scope:
                 return await limits.reserve(tokens)
         finally:
             self._limit_scopes.discard(scope)
