@@ -70,6 +70,7 @@ from trio_responses._lifecycle import (
 from trio_responses._pool import PoolEndpoint, PoolStatistics, ResponsesPool, open_pool
 from trio_responses._protocol.accumulator import ItemSnapshot, Snapshot
 from trio_responses._protocol.requests import SteerState
+from trio_responses._rate_limiter import RateLimiter
 from trio_responses._settings import (
     Keepalive,
     Limits,
@@ -141,6 +142,7 @@ __all__ = [
     "PreviousResponseNotFound",
     "ProxyError",
     "RateLimitError",
+    "RateLimiter",
     "ReconnectFailed",
     "ReconnectPolicy",
     "Recorder",

@@ -15,6 +15,7 @@ from trio_responses._json_types.adapter import TypeAdapterLike
 from trio_responses._json_types.json_type import Schema
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
+from trio_responses._rate_limiter import RateLimiterStatistics
 from trio_responses._settings import OnAbandonedTurn, RecoverOption, TransportOption
 from trio_responses._tools.function import IsEnabled
 from trio_responses._tools.namespace import ToolLike
@@ -81,6 +82,7 @@ __all__ = [
     "PromptCacheOptionsParam",
     "PromptParam",
     "ProxyOption",
+    "RateLimiterStatistics",
     "ReasoningParam",
     "RecordingLine",
     "RecoverOption",

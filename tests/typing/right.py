@@ -17,6 +17,7 @@ from trio_responses import (
     FunctionTool,
     JSONType,
     ParsedResponse,
+    RateLimiter,
     ResponsesConnection,
     ResponsesPool,
     Timeouts,
@@ -327,7 +328,9 @@ async def parse_types_of_pydantic(
 
 
 async def open_connections(server: ResponsesServer) -> None:
-    options = ConnectionOptions(timeouts=Timeouts(stall=3), max_retries=3)
+    options = ConnectionOptions(
+        timeouts=Timeouts(stall=3), max_retries=3, rate_limiter=RateLimiter(requests_per_minute=60)
+    )
     async with open_responses(**options) as connection:
         assert_type(connection, ResponsesConnection)
     async with open_pool(size=2, **options), trio.open_nursery() as nursery:

@@ -350,26 +350,27 @@ class Conversation:
         check_option_values(delivery=delivery)
         check_turn_timeouts(timeouts)
         new, settings = raw_input(input), self._settings_with(params)
-        async with self._lock:
-            active = await journal.begin_request(request_id, new)
-            if active.latest is not None and not active.ended:
-                raise ConfigurationError(
-                    f"the request {request_id!r} was begun by run(), and has calls to be answered:"
-                    " repeat it with run()"
-                )
-            if active.latest is not None:
-                return active.latest
-            async with self._make_turn(
-                new,
-                settings,
-                active,
-                delivery=delivery,
-                snapshot=False,
-                max_retries=max_retries,
-                timeouts=timeouts,
-                within_run=True,
-            ) as stream:
-                return await stream.get_final_response()
+        with self._sender.work.counted():
+            async with self._lock:
+                active = await journal.begin_request(request_id, new)
+                if active.latest is not None and not active.ended:
+                    raise ConfigurationError(
+                        f"the request {request_id!r} was begun by run(), and has calls to be"
+                        " answered: repeat it with run()"
+                    )
+                if active.latest is not None:
+                    return active.latest
+                async with self._make_turn(
+                    new,
+                    settings,
+                    active,
+                    delivery=delivery,
+                    snapshot=False,
+                    max_retries=max_retries,
+                    timeouts=timeouts,
+                    within_run=True,
+                ) as stream:
+                    return await stream.get_final_response()
 
     def _journal_for(self, request_id: str) -> Journal:
         """Return the journal that knows the requests of the conversation.
@@ -592,7 +593,8 @@ class Conversation:
             answer_format=answer_format,
             within_run=True,
         )
-        return open_run(make_turn, self._lock, self._history, config, raw_input(given))
+        new, work = raw_input(given), self._sender.work
+        return open_run(make_turn, self._lock, self._history, config, new, work=work)
 
     async def run(
         self,

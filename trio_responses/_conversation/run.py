@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from trio_responses._tools.toolbox import Toolbox
     from trio_responses._turn.answer_format import AnswerFormat, AnswerType
     from trio_responses._turn.stream import ResponseStream
+    from trio_responses._turn.work import ActiveWork
     from trio_responses._wire import Response, Usage
 
 __all__ = ["RunConfig", "RunEvent", "RunStream", "open_run"]
@@ -639,16 +640,23 @@ def _unforced_choice(choice: Any) -> Any:
 
 @asynccontextmanager
 async def open_run(
-    make_turn: MakeTurn, lock: TurnLock, history: History, config: RunConfig, new: RawItems
+    make_turn: MakeTurn,
+    lock: TurnLock,
+    history: History,
+    config: RunConfig,
+    new: RawItems,
+    *,
+    work: ActiveWork,
 ) -> AsyncGenerator[RunStream, None]:
     """Open a run for the length of a block, and hold the lock of the conversation meanwhile.
 
     :param make_turn: returns the stream of a turn for its new items and its settings. The turn
         does not acquire the lock.
     :param new: the input of the run.
+    :param work: counts the run until the end of the block.
     """
     observing = config.instruments.observe_run(config.settings.model, config.conversation_id)
-    with observing as record:
+    with work.counted(), observing as record:
         async with lock, open_collapsing_nursery() as nursery:
             run = RunStream(
                 make_turn, lock, history, nursery, config=config, new=new, record=record

@@ -85,6 +85,13 @@ class ConversationRequest:
         self.observer: TurnObserver | None = None
         """Notifies the instruments about the turn."""
         self.timeouts: Timeouts | None = timeouts
+        limit = settings.plain.get("max_output_tokens")
+        self.max_output_tokens: int | None = limit if isinstance(limit, int) else None
+
+    def count_input_bytes(self) -> int:
+        """Return the size of the settings, the whole history and the new items."""
+        sizes = [len(self._settings.canonical), self._history.count_bytes(), len(self._new.json)]
+        return sum(sizes)
 
     def write(self, placement: Placement, latest: Latest) -> bytes:
         """Return the encoded request for one lane (``stream_id``) of one socket."""
@@ -325,14 +332,22 @@ class TurnStream(ResponseStream):
 
     async def __aenter__(self) -> Self:
         """Wait for the lock, then send the request."""
-        if not self._within_run:
-            await self._lock.acquire()
+        if self._turn is not None:
+            raise RuntimeError("a stream can be entered only once")
+        self._begin_work()  # a turn that waits for the lock is finished, too, when draining begins
+        try:
+            if not self._within_run:
+                await self._lock.acquire()
+        except BaseException:
+            self._end_work()
+            raise
         try:
             await self._lock.wait_for_forks()
             await self._request.save()  # what the store could not take before
             self._started = self._lock.register_first_turn()
             await super().__aenter__()
         except BaseException:
+            self._end_work()
             self._release()
             raise
         if self._turn is not None and self._started is not None:

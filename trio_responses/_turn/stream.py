@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.answer_format import AnswerFormat, AnswerType
     from trio_responses._turn.attempt import TurnAttempt
     from trio_responses._turn.request_builder import RequestBuilder
+    from trio_responses._turn.work import ActiveWork
     from trio_responses._wire import Input, Response, ServerEvent, Usage
 
     EndEvent: TypeAlias = ResponseCompleted | ResponseFailed | ResponseIncomplete
@@ -100,6 +101,11 @@ class TurnSender(Protocol):
     @property
     def retry_policy(self) -> RetryPolicy:
         """How often a turn is sent again by default, and how long it may wait."""
+        ...
+
+    @property
+    def work(self) -> ActiveWork:
+        """The count of the turns in progress, which refuses new ones while it is drained."""
         ...
 
     async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> TurnAttempt:
@@ -215,6 +221,10 @@ class ResponseStream:
         )
         """The policy of this turn; `None` for the one of the sender."""
         self._request = request
+        self._within_run = False
+        """Whether the turn is part of a run, which counts as one piece of work."""
+        self._is_counted = False
+        """Whether the turn counts as work in progress."""
         self._choice: DeliveryMode = delivery
         self._answer_format = answer_format
         self._keeps_text = snapshot or answer_format.is_json
@@ -253,10 +263,12 @@ class ResponseStream:
 
         If cancelled before the first byte is written, nothing was sent.
 
-        :raises ResponsesError: when the request cannot be sent; ``delivery`` is ``not_sent``.
+        :raises ResponsesError: when the request cannot be sent; ``delivery`` is ``not_sent``. A
+            `ConnectionClosed` while the connection or the pool drains.
         """
         if self._turn is not None:
             raise RuntimeError("a stream can be entered only once")
+        self._begin_work()
         try:
             await self._send()
         except BaseException as error:
@@ -829,8 +841,23 @@ class ResponseStream:
         if request.observer is not None:
             request.observer.retrying(delay, error)
 
+    def _begin_work(self) -> None:
+        """Count the turn as work in progress, unless it counts already or its run does.
+
+        :raises ConnectionClosed: while the connection or the pool drains.
+        """
+        if not self._is_counted and not self._within_run:
+            self._sender.work.begin()
+            self._is_counted = True
+
+    def _end_work(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            self._sender.work.end()
+
     def _notify_end(self, error: BaseException | None = None) -> None:
-        """Notify the instruments that the turn has ended or was left early."""
+        """Stop counting the turn, which has ended or was left early; notify the instruments."""
+        self._end_work()
         observer = self._request.observer
         if observer is not None:
             responses = self.responses if self._response is not None else ()
