@@ -4,10 +4,10 @@ Each process serves the same port and has a pool of connections. A conversation 
 SQLite by default; Redis or PostgreSQL for processes on several machines.
 
 - The browser gets the answer by server-sent events while it is written.
-- A browser that leaves, or whose user clicks Stop, cancels its turn. Over HTTP, the default here, the
-  server then stops the response; on a WebSocket it would finish it (``--transport``).
-- After a reload the conversation goes on. A question without an answer is asked again, with the same
-  request id: if its answer is in the store already, the model is not asked twice.
+- A browser that leaves, or whose user clicks Stop, cancels its turn. Over HTTP, the default here,
+  the server then stops the response; on a WebSocket it would finish it (``--transport``).
+- After a reload the conversation goes on. A question without an answer is asked again, with the
+  same request id: if its answer is in the store already, the model is not asked twice.
 - While one process answers, the others ask the browser of that conversation to try again later.
 - A process that was killed is replaced, and its conversations go on after the lease.
 - At SIGTERM a process gives its turns four seconds to end.
@@ -124,20 +124,20 @@ class Service:
     async def answer(self, question: Question) -> AsyncGenerator[str, None]:
         """Run a turn, or find its answer in the store, and yield it piece by piece."""
         try:
-            async with self.pool.durable_conversation(
-                self.backend,
-                f"web-{question.conversation}",
-                wait=WAIT,
-                lease_seconds=self.lease,
-                model=self.model,
-                store=False,
-            ) as conversation:
-                async with conversation.run_stream(
-                    question.text, request_id=question.request_id
-                ) as run:
-                    async for event in run:
-                        if isinstance(event, OutputTextDelta):
-                            yield sse(text=event.delta)
+            async with (
+                self.pool.durable_conversation(
+                    self.backend,
+                    f"web-{question.conversation}",
+                    wait=WAIT,
+                    lease_seconds=self.lease,
+                    model=self.model,
+                    store=False,
+                ) as conversation,
+                conversation.run_stream(question.text, request_id=question.request_id) as run,
+            ):
+                async for event in run:
+                    if isinstance(event, OutputTextDelta):
+                        yield sse(text=event.delta)
             yield sse(answer=run.response.output_text, process=os.getpid())
         except ConversationBusy as busy:
             yield sse(retry_after=min(busy.seconds_left, WAIT))

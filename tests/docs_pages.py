@@ -1,8 +1,9 @@
 """A runner for pages of the documentation: it runs Python blocks with Sybil and checks outputs.
 
-A block that calls ``trio.run`` (or ``run`` of asyncio or anyio) runs as a program. In a program that
-opens no server, ``open_responses`` and ``open_pool`` connect to an embedded server of their own, for
-every URL and endpoint. If a block above defines ``script(server)``, it prepares that server.
+A block that calls ``trio.run`` (or ``run`` of asyncio or anyio) runs as a program. In a program
+that opens no server, ``open_responses`` and ``open_pool`` connect to an embedded server of their
+own, for every URL and endpoint. If a block above defines ``script(server)``, it prepares that
+server.
 
 Any other block may use ``await``. It runs in a task of its own, with a clock that skips waiting
 times, and has these names:
@@ -128,7 +129,7 @@ def leave_unscripted(_server: ResponsesServer) -> None:
 @asynccontextmanager
 async def open_here(
     opener: Any,
-    script: Callable[[ResponsesServer], None],
+    script: Callable[[ResponsesServer], object],
     url: str | None = None,
     *,
     endpoint: Endpoint | None = None,

@@ -29,7 +29,7 @@ def answer_with(*answers: Sequence[Json]) -> Callable[[Request], list[Json]]:
 
 
 def frames_of(response_id: str, parts: Sequence[Json]) -> list[Json]:
-    response = {"id": response_id, "object": "response", "model": "gpt-5.5", "output": []}
+    response: Json = {"id": response_id, "object": "response", "model": "gpt-5.5", "output": []}
     created = {"type": "response.created", "response": response | {"status": "in_progress"}}
     frames: list[Json] = [created]
     output: list[Json] = []

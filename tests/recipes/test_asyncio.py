@@ -15,12 +15,13 @@ import trio
 import trio_responses
 from tests.docs_pages import leave_unscripted, open_here
 from tests.recipes.pages import blocks
-from trio_responses import ResponsesConnection, ServerOverloaded
+from trio_responses import ServerOverloaded
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trio_responses import ResponsesConnection
     from trio_responses.testing import ResponsesServer
 
 GUEST, IN_TRIO = blocks("asyncio.md")
@@ -52,7 +53,7 @@ async def test_the_program_with_an_asyncio_library() -> None:
 
 
 def load_guest(
-    monkeypatch: pytest.MonkeyPatch, script: Callable[[ResponsesServer], None]
+    monkeypatch: pytest.MonkeyPatch, script: Callable[[ResponsesServer], object]
 ) -> dict[str, Any]:
     """Return the names of the first program, whose connections lead to a server with a script."""
     here = partial(open_here, trio_responses.open_responses, script)
@@ -86,7 +87,7 @@ def test_cancelling_the_asyncio_task_cancels_the_turn(monkeypatch: pytest.Monkey
             assert ended == ["cancelled"]
             assert await guest.run(names["ask"], "Hello") == 'Turn 1: you said "Hello".'
 
-    names = load_guest(monkeypatch, lambda server: server.stall(after_events=2) and None)
+    names = load_guest(monkeypatch, lambda server: server.stall(after_events=2))
     asyncio.run(main())
 
 
@@ -96,7 +97,7 @@ def test_an_error_of_a_turn_is_raised_in_asyncio(monkeypatch: pytest.MonkeyPatch
             with pytest.raises(ServerOverloaded):
                 await guest.run(names["ask"], "Hello")
 
-    names = load_guest(monkeypatch, lambda server: server.fail("server_is_overloaded") and None)
+    names = load_guest(monkeypatch, lambda server: server.fail("server_is_overloaded"))
     asyncio.run(main())
 
 

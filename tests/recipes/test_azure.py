@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import trio
@@ -16,7 +16,7 @@ from tests.recipes.pages import blocks, load
 from trio_responses.testing import open_test_server
 
 identity = pytest.importorskip("azure.identity", reason="azure-identity is missing: 'recipes'")
-from azure.core.credentials import AccessToken  # noqa: E402 - azure-identity is there
+credentials = pytest.importorskip("azure.core.credentials")
 
 SOON = 60
 """Seconds of validity after which azure-identity asks for a new token each time."""
@@ -29,11 +29,11 @@ class FakeCredential:
         self.seconds = seconds
         self.scopes: list[str] = []
 
-    def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+    def get_token(self, *scopes: str, **_: Any) -> Any:
         self.scopes.extend(scopes)
-        return AccessToken(f"token-{len(self.scopes)}", int(time.time()) + self.seconds)
+        return credentials.AccessToken(f"token-{len(self.scopes)}", int(time.time()) + self.seconds)
 
-    def __enter__(self) -> FakeCredential:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,7 +72,7 @@ async def test_each_handshake_has_a_valid_token(
 
 async def test_a_failed_sign_in_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(FakeCredential):
-        def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+        def get_token(self, *scopes: str, **_: Any) -> Any:
             raise identity.CredentialUnavailableError(f"no login for {scopes[0]}")
 
     program = load("azure.md", monkeypatch)

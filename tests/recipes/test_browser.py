@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.recipes.chromium import Tab, needs_chromium, open_browser
+from tests.recipes.chromium import needs_chromium, open_browser
 from tests.recipes.pages import blocks
 from tests.recipes.test_web import hold_after_two_words, run_recipe
 from tests.test_examples import needs_quart, web_service
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
+    from tests.recipes.chromium import Tab
     from trio_responses.testing import ResponsesServer
 
 pytestmark = [needs_chromium]

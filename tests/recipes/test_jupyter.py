@@ -22,8 +22,8 @@ pytest.importorskip("ipykernel", reason="ipykernel is not installed: extra 'reci
 
 CELLS = blocks("jupyter.md", "ipython")
 OUTPUTS = blocks("jupyter.md", "output")
-EXECUTE = [sys.executable, "-c", "import nbclient.cli; nbclient.cli.main()"]
-EXECUTE += ["--inplace", "--allow-errors", "notebook.ipynb"]
+RUN = "import nbclient.cli; nbclient.cli.main()"
+EXECUTE = [sys.executable, "-c", RUN, "--inplace", "--allow-errors", "notebook.ipynb"]
 HANG_GUARD = 300.0
 
 

@@ -1,4 +1,4 @@
-"""The recipes for web frameworks: text reaches a browser, and a browser that leaves ends its turn."""
+"""The recipes for web frameworks: text reaches a browser; a browser that leaves ends its turn."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
     from trio_responses.testing import ResponsesServer
 
-pytest.importorskip("hypercorn", reason="Hypercorn is not installed: extra 'recipes'")
-from hypercorn.config import Config  # noqa: E402 - Hypercorn is there
-from hypercorn.trio import serve  # noqa: E402
+hypercorn = pytest.importorskip("hypercorn", reason="Hypercorn is missing: extra 'recipes'")
+hypercorn_trio = pytest.importorskip("hypercorn.trio")
 
 HANG_GUARD = 120.0
 SSE_PAGES = ["fastapi.md", "quart.md"]
@@ -46,7 +45,7 @@ async def run_recipe(
     """Serve the application of a page on a free port, with the test server behind it."""
     pytest.importorskip(FRAMEWORKS[page], reason=f"{FRAMEWORKS[page]} is missing: extra 'recipes'")
     program = load(page, monkeypatch)
-    config = Config()
+    config = hypercorn.Config()
     config.bind = ["127.0.0.1:0"]
     config.graceful_timeout = 1.0
     stop = trio.Event()
@@ -65,9 +64,9 @@ async def run_recipe(
 
 
 async def run_app(
-    app: Any, config: Config, stop: trio.Event, *, task_status: trio.TaskStatus[list[str]]
+    app: Any, config: Any, stop: trio.Event, *, task_status: trio.TaskStatus[list[str]]
 ) -> None:
-    await serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)  # type: ignore[call-arg]
+    await hypercorn_trio.serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
 
 
 def hold_after_two_words(server: ResponsesServer) -> Any:
