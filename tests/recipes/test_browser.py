@@ -11,6 +11,7 @@ import trio
 from tests.recipes.chromium import needs_chromium, open_browser
 from tests.recipes.pages import blocks
 from tests.recipes.test_web import hold_after_two_words, run_recipe
+from tests.stores.engines import needs_engines
 from tests.test_examples import needs_quart, web_service
 from trio_responses.testing import open_test_server
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tests.recipes.chromium import Tab
     from trio_responses.testing import ResponsesServer
 
-pytestmark = [needs_chromium]
+pytestmark = [needs_engines, needs_chromium]
 PAGES = {"fastapi.md": "fastapi.md", "starlette.md": "starlette.md", "quart.md": "fastapi.md"}
 """Programs, each with the page that has its page for a browser."""
 
