@@ -128,7 +128,7 @@ async def test_a_small_turn_does_not_overtake_a_large_one(
         await turns.ask(first, "before", max_output_tokens=3000)
         nursery.start_soon(partial(turns.ask, first, "large", max_output_tokens=5000))
         await wait_all_tasks_blocked()
-        nursery.start_soon(partial(turns.ask, other, "small", max_output_tokens=1))
+        nursery.start_soon(partial(turns.ask, other, "small", max_output_tokens=16))
     assert turns.texts == ["before", "large", "small"]
 
 
@@ -177,7 +177,7 @@ async def test_raw_requests_wait_as_well(connect: Connect) -> None:
     async with connect(rate_limiter=limiter) as connection:
         for expected in (0, 1, 2):
             await connection.send(
-                {"type": "response.create", "model": MODEL, "input": "x", "max_output_tokens": 10}
+                {"type": "response.create", "model": MODEL, "input": "x", "max_output_tokens": 16}
             )
             assert round(trio.current_time()) == expected
             async for event in connection:
@@ -231,7 +231,7 @@ async def test_a_conversation_counts_its_whole_history(
     server.reply("second").hold(gate, after_events=1)
     async with (
         connect(endpoint=wide(server), rate_limiter=limiter) as connection,
-        connection.conversation(model=MODEL, max_output_tokens=10) as conversation,
+        connection.conversation(model=MODEL, max_output_tokens=16) as conversation,
         trio.open_nursery() as nursery,
     ):
         await conversation.create("x" * 40_000)
