@@ -57,7 +57,6 @@ from trio_responses._errors import (
 from trio_responses._instruments.instrument import Instrument
 from trio_responses._instruments.log import LoggingInstrument
 from trio_responses._instruments.recording import Recorder, Recording
-from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
 from trio_responses._json_types.json_type import InvalidJSON, JSONType, strict_schema
 from trio_responses._lifecycle import (
     ConnectionRestored,
@@ -162,7 +161,6 @@ __all__ = [
     "SendTimeout",
     "ServerOverloaded",
     "Snapshot",
-    "SocketRecord",
     "StallTimeout",
     "SteerReceipt",
     "SteerState",
@@ -171,11 +169,9 @@ __all__ = [
     "ToolContext",
     "ToolFinished",
     "ToolProgress",
-    "ToolRecord",
     "ToolRetriesExceeded",
     "ToolStarted",
     "TransportChanged",
-    "TurnRecord",
     "TurnRestarted",
     "UndecodableCall",
     "UndecodableResponse",

@@ -9,7 +9,10 @@ from trio_responses._instruments.records import (
     ConnectionRecord,
     LeaseRecord,
     RunRecord,
+    SocketRecord,
     StoreRecord,
+    ToolRecord,
+    TurnRecord,
 )
 from trio_responses._json_types.adapter import TypeAdapterLike
 from trio_responses._json_types.json_type import Schema
@@ -92,6 +95,7 @@ __all__ = [
     "RunRecord",
     "Schema",
     "SharedParams",
+    "SocketRecord",
     "StoreRecord",
     "StreamEvent",
     "StreamOptionsParam",
@@ -107,6 +111,8 @@ __all__ = [
     "ToolChoiceParam",
     "ToolChoiceType",
     "ToolLike",
+    "ToolRecord",
     "TransportOption",
+    "TurnRecord",
     "TypeAdapterLike",
 ]

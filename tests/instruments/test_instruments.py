@@ -29,10 +29,10 @@ from trio_responses._instruments.instrument import Instruments, ServerAddress
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trio_responses import ToolRecord, TurnRecord
     from trio_responses._instruments.records import SocketRecord
     from trio_responses._protocol.frames import Message
     from trio_responses.testing import ResponsesServer
+    from trio_responses.typing import ToolRecord, TurnRecord
 
 pytestmark = NO_WAITING
 A_TURN = ["turn_started", "turn_sent", "turn_first_event", "turn_ended"]

@@ -15,16 +15,10 @@ from tests.instruments.telemetry import attributes, is_child, shown_spans, telem
 from tests.pool.rig import open_to
 from tests.testing.driver import NO_WAITING
 from tests.turn.rig import STEADY, ask
-from trio_responses import (
-    APIError,
-    ConnectionLost,
-    ServerOverloaded,
-    ToolRecord,
-    TurnRecord,
-    function_tool,
-)
+from trio_responses import APIError, ConnectionLost, ServerOverloaded, function_tool
 from trio_responses.otel import OpenTelemetryInstrument
 from trio_responses.testing import Call
+from trio_responses.typing import ToolRecord, TurnRecord
 
 if TYPE_CHECKING:
     from tests.instruments.telemetry import Telemetry

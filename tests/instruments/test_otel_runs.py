@@ -18,15 +18,10 @@ from tests.instruments.telemetry import (
     telemetry,
 )
 from tests.testing.driver import NO_WAITING
-from trio_responses import (
-    ConfigurationError,
-    Instrument,
-    MaxRoundsExceeded,
-    TurnRecord,
-    function_tool,
-)
+from trio_responses import ConfigurationError, Instrument, MaxRoundsExceeded, function_tool
 from trio_responses.testing import Call
 from trio_responses.types import McpTool
+from trio_responses.typing import TurnRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -13,10 +13,10 @@ from trio_responses import (
     Instrument,
     Namespace,
     ToolContext,
-    ToolRecord,
     function_tool,
 )
 from trio_responses.testing import Call, open_test_server
+from trio_responses.typing import ToolRecord
 
 if TYPE_CHECKING:
     from trio_responses.testing import ResponsesServer
