@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from functools import cache
@@ -65,6 +66,14 @@ def test_types_of_msgspec_do_not_import_pydantic(use: str) -> None:
 def test_a_module_is_imported_on_first_use(module: str, use: str) -> None:
     assert module not in modules_after("import trio_responses")
     assert module in modules_after(f"import trio_responses\n{use}")
+
+
+def test_the_module_for_opentelemetry_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("trio_responses.otel")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)  # as if it were not installed
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "trio-responses\[otel\]"'):
+        importlib.import_module("trio_responses.otel")
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
