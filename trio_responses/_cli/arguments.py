@@ -335,8 +335,12 @@ def _add_chat(commands: Any) -> None:
     parser.add_argument("--tools", action="store_true", help=about)
     about = "continue a conversation that /save has saved"
     parser.add_argument("--load", action=FileArgument, metavar="FILE", help=about)
-    about = "show plain text, also in a terminal"
+    about = "show plain text and do not edit lines, also in a terminal"
     parser.add_argument("--plain", action="store_true", help=about)
+    about = "do not keep what you enter for the next chat"
+    parser.add_argument("--no-history", dest="history", action="store_false", help=about)
+    about = "prices per million tokens, to show the cost of each turn, such as 1.25,0.125,10"
+    parser.add_argument("--price", metavar="INPUT,CACHED,OUTPUT", help=about)
     about = "keep the conversation in an SQLite file, or in Redis or PostgreSQL"
     parser.add_argument("--store", metavar="PLACE", help=about)
     about = "with --store: the name of the conversation (default: %(default)s)"

@@ -1,0 +1,75 @@
+"""Images for the model: files that are sent as data URLs, and paths of images that are pasted."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from trio_responses import ConfigurationError
+from trio_responses._cli.slash_commands import split_path
+from trio_responses.types import InputImage
+
+__all__ = ["MAX_IMAGE_BYTES", "pasted_image", "read_image"]
+
+MAX_IMAGE_BYTES: Final = 10 * 1024 * 1024
+"""The largest image that is sent. As base64 it takes a third more: a request has at most 16 MiB."""
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".gif", ".webp")
+SIGNATURES: Final = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+)
+MAX_PATH: Final = 4096
+
+
+def read_image(path: str) -> InputImage:
+    """Return an image file as a content part with a data URL. The content decides its type.
+
+    :raises OSError: when the file cannot be read.
+    :raises ConfigurationError: when the file is too large, or no image that models accept.
+    """
+    with Path(path).open("rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ConfigurationError(f"{path} is not a regular file")
+        content = file.read(MAX_IMAGE_BYTES + 1)
+    if len(content) > MAX_IMAGE_BYTES:
+        raise ConfigurationError(
+            f"{path} is larger than {MAX_IMAGE_BYTES // 1024**2} MiB: send a smaller image"
+        )
+    encoded = base64.b64encode(content).decode("ascii")
+    return InputImage(image_url=f"data:{_media_type(path, content)};base64,{encoded}")
+
+
+def _media_type(path: str, content: bytes) -> str:
+    for signature, media_type in SIGNATURES:
+        if content.startswith(signature):
+            return media_type
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "image/webp"
+    raise ConfigurationError(f"{path} is not an image: send a PNG, JPEG, GIF or WebP file")
+
+
+def pasted_image(text: str) -> str | None:
+    """Return the path of the image file that a pasted text names; `None` for other text.
+
+    A file that is dropped on a terminal is pasted as its path, which may be quoted, have
+    backslashes before spaces, or be a ``file://`` URL.
+    """
+    text = text.strip()
+    if "\n" in text or len(text) > MAX_PATH:
+        return None
+    try:
+        path, rest = split_path(text)
+    except ValueError:
+        return None
+    if path.startswith("file://"):
+        path = unquote(urlsplit(path).path)
+    for candidate in (text, path if not rest else ""):
+        if candidate.lower().endswith(SUFFIXES) and os.path.isfile(candidate):  # noqa: PTH113 - a path that is no path is no error
+            return candidate
+    return None
