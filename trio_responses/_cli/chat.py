@@ -1,6 +1,6 @@
 """The command ``chat``: a conversation with a model in the terminal.
 
-With the extra ``cli``, a terminal has a prompt with line editing, and answers are shown as Markdown.
+With the extra ``cli``, a terminal has a prompt with line editing, and shows answers as Markdown.
 Without it, and in pipes, lines are read as they come and answers are plain text.
 """
 
@@ -11,6 +11,7 @@ import signal
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
@@ -105,10 +106,7 @@ def has_editing(stdin: TextIO, stdout: TextIO) -> bool:
         return False
     if sys.platform == "win32":
         return False
-    try:
-        import prompt_toolkit  # noqa: F401, PLC0415 - an extra, and slow to import
-        import rich  # noqa: F401, PLC0415 - likewise
-    except ImportError:
+    if not (find_spec("prompt_toolkit") and find_spec("rich")):
         print_note(NO_EXTRA)
         return False
     return True
@@ -191,7 +189,7 @@ async def _chat(
 
 
 async def _run_with_interrupts(session: Chat, lines: LineReader) -> int:
-    """Run a chat, which each SIGINT interrupts. In a terminal that edits lines Ctrl-C sends none."""
+    """Run a chat, which each SIGINT interrupts. Where lines are edited, Ctrl-C sends none."""
 
     async def handle_interrupts() -> None:
         async for _ in interrupts:

@@ -7,14 +7,14 @@ connection. `Chat.stop` and `Chat.leave` are called from a third one, which wait
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
 import trio
 
 from trio_responses import (
+    ConfigurationError,
     ConnectionLost,
     ConnectionRestored,
     ConnectionRotated,
@@ -34,7 +34,7 @@ from trio_responses._tools.toolbox import ToolFinished, ToolStarted
 from trio_responses.types import InputText, Message, OutputItemDone, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
     from trio_responses import (
@@ -294,9 +294,7 @@ class Chat:
         self._total_usage += self._turn_usage
         full = self.conversation.statistics().full_turns - full_turns_before
         requests = f"{len(stream.responses)} sent, {full} of them with the whole history"
-        self._renderer.show_line(
-            "tokens", f"{self._describe_tokens(self._turn_usage)}; {requests}"
-        )
+        self._renderer.show_line("tokens", f"{self._describe_tokens(self._turn_usage)}; {requests}")
 
     # --- Commands ------------------------------------------------------------------------
 
@@ -304,55 +302,51 @@ class Chat:
         """Run a command that begins with a slash."""
         name, _, rest = line.partition(" ")
         rest = rest.strip()
-        match name:
-            case "/image" | "/save" | "/load" if not rest:
-                needs = f"{name} needs the name of a file: {name} {SLASH_COMMANDS[name].arguments}"
-                self._renderer.show_line("error", needs)
-            case "/load" if self._stored_as is not None:
-                self._renderer.show_line("error", LOAD_AT_START)
-            case "/image":
-                message = None
-                with self._showing_errors():
-                    message = await _read_image_message(rest)
-                if message is not None:
-                    await self._run_turn(message)
-            case "/save":
-                with self._showing_errors():
-                    await self._save(os.path.expanduser(rest))  # noqa: ASYNC240, PTH111 - no I/O is in it
-            case "/load":
-                with self._showing_errors():
-                    await self.start(os.path.expanduser(rest))  # noqa: ASYNC240, PTH111 - likewise
-            case "/model":
-                self._model = rest or self._model
-                self._renderer.show_line("note", f"the model is {self._current_model()}")
-            case "/reset" if not rest:
-                await self.conversation.clear_history()
-                self._own_file = None
-                self._renderer.show_line("note", "a new conversation starts")
-            case "/tools" if not rest:
-                self._renderer.show_line("note", self._describe_tools())
-            case "/usage" if not rest:
-                tokens = self._describe_tokens(self._total_usage)
-                self._renderer.show_line("note", f"this chat: {tokens}")
-            case "/help" if not rest:
-                self._renderer.show_line("note", commands_help(in_terminal=self._in_terminal))
-            case _:
-                self._renderer.show_line(
-                    "error", f"unknown command {line}: /help lists the commands"
+        command = SLASH_COMMANDS.get(name)
+        if command is not None and command.takes_path:
+            await self._run_file_command(name, rest)
+        elif name == "/model":
+            self._model = rest or self._model
+            self._renderer.show_line("note", f"the model is {self._current_model()}")
+        elif command is None or rest:
+            self._renderer.show_line("error", f"unknown command {line}: /help lists the commands")
+        elif name == "/reset":
+            await self.conversation.clear_history()
+            self._own_file = None
+            self._renderer.show_line("note", "a new conversation starts")
+        elif name == "/tools":
+            self._renderer.show_line("note", self._describe_tools())
+        elif name == "/usage":
+            tokens = self._describe_tokens(self._total_usage)
+            self._renderer.show_line("note", f"this chat: {tokens}")
+        else:
+            self._renderer.show_line("note", commands_help(in_terminal=self._in_terminal))
+
+    async def _run_file_command(self, name: str, arguments: str) -> None:
+        """Run a command whose first argument is a path; an error does not end the chat."""
+        message = None
+        try:
+            if not arguments:
+                raise ConfigurationError(
+                    f"{name} needs the name of a file: {name} {SLASH_COMMANDS[name].arguments}"
                 )
+            if name == "/image":
+                message = await _read_image_message(arguments)
+            elif name == "/save":
+                await self._save(_expand(arguments))
+            elif self._stored_as is not None:
+                raise ConfigurationError(LOAD_AT_START)
+            else:
+                await self.start(_expand(arguments))
+        except (OSError, ResponsesError, ValueError, MemoryError) as error:
+            self._renderer.show_line("error", describe_error(error))
+        if message is not None:
+            await self._run_turn(message)
 
     def _describe_tools(self) -> str:
         """Return the tools that the model may call as text: a line for each."""
         lines = [_describe_tool(tool) for tool in tool_definitions(self._tools)]
         return "\n".join(lines) or "the model may call no tool: start the chat with --tools"
-
-    @contextmanager
-    def _showing_errors(self) -> Generator[None, None, None]:
-        """Show an error of a command on a file; the error does not end the chat."""
-        try:
-            yield
-        except (OSError, ResponsesError, ValueError, MemoryError) as error:
-            self._renderer.show_line("error", describe_error(error))
 
     async def _save(self, path: str) -> None:
         """Save the conversation; a file of something else is replaced when asked for twice."""
@@ -369,11 +363,15 @@ class Chat:
 async def _read_image_message(arguments: str) -> Message:
     """Return a message with the image that the arguments name, and the text after its path."""
     path, text = split_path(arguments)
-    path = os.path.expanduser(path)  # noqa: ASYNC240, PTH111 - no I/O is in it
     # As for a saved conversation: the path may be that of a pipe.
-    image = await trio.to_thread.run_sync(read_image, path, abandon_on_cancel=True)
+    image = await trio.to_thread.run_sync(read_image, _expand(path), abandon_on_cancel=True)
     texts = [InputText(text=text)] if text else []
     return Message(role="user", content=[*texts, image])
+
+
+def _expand(path: str) -> str:
+    """Return a path with the home folder in place of ``~``. It may end with spaces, or a slash."""
+    return os.path.expanduser(path)  # noqa: PTH111 - a Path would drop the slash
 
 
 def _describe_event(event: Event) -> str | None:
@@ -395,8 +393,8 @@ def _describe_event(event: Event) -> str | None:
 
 def _describe_tool(tool: Any) -> str:
     """Return the name of a tool, or its type, and the first line of its description."""
-    fields = tool if isinstance(tool, Mapping) else msgspec.structs.asdict(tool)
-    name = fields.get("name") or fields.get("type") or tool.type
+    fields: dict[str, Any] = msgspec.to_builtins(tool)
+    name = fields.get("name") or fields.get("type")
     about, *_ = str(fields.get("description") or "").splitlines() or [""]
     return f"{name}: {about}" if about else str(name)
 

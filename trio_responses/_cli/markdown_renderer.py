@@ -1,4 +1,4 @@
-"""Markdown as text with the codes for colours, while it arrives in pieces. Needs rich (extra ``cli``).
+"""Markdown as text with codes for colours, while it arrives in pieces; by rich (extra ``cli``).
 
 The blocks that are complete are returned once, to be printed for good. The last block may still
 grow, and is drawn anew each time: its lines are returned apart.

@@ -1,4 +1,4 @@
-"""The cost of a turn, from prices that the user gives. There is no table of prices: it would age."""
+"""The cost of a turn, by prices that the user gives. There is no table of prices: it would age."""
 
 from __future__ import annotations
 

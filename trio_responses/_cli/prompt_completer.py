@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from prompt_toolkit.completion import Completer, Completion
@@ -58,7 +59,7 @@ def _complete_path(text: str, *, escaping: bool) -> Iterator[Completion]:
     if escaping:
         folder, wanted = (ESCAPED.sub(r"\1", part) for part in (folder, prefix))
     try:
-        with os.scandir(os.path.expanduser(folder) or ".") as entries:
+        with os.scandir(Path(folder).expanduser()) as entries:
             found = sorted((entry.name, entry.is_dir()) for entry in entries)
     except OSError:
         return

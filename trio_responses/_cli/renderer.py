@@ -24,7 +24,9 @@ __all__ = ["PROMPT", "LineKind", "PlainRenderer", "Renderer", "join_text"]
 
 E = TypeVar("E")
 
-LineKind: TypeAlias = Literal["commentary", "tool", "note", "notification", "error", "tokens", "log"]
+LineKind: TypeAlias = Literal[
+    "commentary", "tool", "note", "notification", "error", "tokens", "log"
+]
 """The subject of a line: the model's commentary, a tool call, the chat itself, the connection, an
 error, the usage, or what a tool has printed and a log record."""
 

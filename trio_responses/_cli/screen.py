@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
-from prompt_toolkit.data_structures import Size
 from prompt_toolkit.filters import Condition, is_searching
 from prompt_toolkit.formatted_text import ANSI
 from prompt_toolkit.key_binding import KeyBindings
@@ -33,6 +32,7 @@ from prompt_toolkit.layout import (
     Layout,
     VerticalAlign,
     Window,
+    to_container,
 )
 from prompt_toolkit.output.color_depth import ColorDepth
 from prompt_toolkit.output.vt100 import Vt100_Output
@@ -50,9 +50,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TextIO
 
+    from prompt_toolkit.data_structures import Size
+    from prompt_toolkit.filters import Filter
+    from prompt_toolkit.formatted_text import AnyFormattedText
     from prompt_toolkit.history import History
     from prompt_toolkit.input import Input
     from prompt_toolkit.key_binding.key_processor import KeyPressEvent
+    from prompt_toolkit.layout import Container
     from prompt_toolkit.layout.screen import Screen
 
     from trio_responses._cli.renderer import LineKind
@@ -161,6 +165,14 @@ class ScreenOutput(Vt100_Output):
         if not self.held:
             super().flush()
 
+    def erase_down(self) -> None:
+        """Erase everything after the cursor, which is in the first column.
+
+        tmux takes an erasure of the whole screen for the end of a page, which it would keep among
+        the rows that have scrolled away. So the first column is erased apart.
+        """
+        self.write_raw("\x1b[K\x1b[C\x1b[J\r")
+
     def disable_bracketed_paste(self) -> None:
         """Do nothing: text that is pasted while the region is drawn must stay one message."""
 
@@ -234,9 +246,9 @@ class ChatScreen:
             erase_when_done=True,
             min_redraw_interval=REDRAW_INTERVAL,
             terminal_size_polling_interval=None,
-            before_render=lambda _: self._before_drawing(),
         )
-        self._app.key_processor.before_key_press += lambda _: self._note_key()
+        self._app.before_render += self._before_drawing
+        self._app.key_processor.before_key_press += self._note_key
 
     # --- The thread's side -------------------------------------------------------------------
 
@@ -310,13 +322,12 @@ class ChatScreen:
             self._output.write_raw(text.replace("\n", "\r\n"))
         self.redraw()
 
-    def _before_drawing(self) -> None:
+    def _before_drawing(self, _: object) -> None:
         self._fit_to_size()
         self._output.held = False
         lines = self._markdown.growing_lines(self._columns)
         most = max(1, self._output.size.rows // 2)
-        # An empty row is between the answer and the prompt.
-        self._growing = [*lines[-most:], ""] if lines else []
+        self._growing = lines[-most:]
 
     def _fit_to_size(self) -> None:
         """Erase the live region if the terminal has another size than the region was drawn for.
@@ -350,11 +361,12 @@ class ChatScreen:
             wrap_lines=True,
             dont_extend_height=True,
         )
-        rows = [
+        rows: list[Container] = [
             self._make_rows(lambda: self._growing, ""),
             self._make_rows(self._waiting_rows, "class:waiting"),
+            Window(height=1),
             prompt,
-            search,
+            to_container(search),
             CompletionsMenu(max_height=MENU_ROWS),
             self._make_rows(lambda: [self._status_row()], "class:status"),
         ]
@@ -391,19 +403,29 @@ class ChatScreen:
 
     def _make_bindings(self) -> KeyBindings:
         bindings = KeyBindings()
-        is_empty = Condition(lambda: not self._buffer.text)
-        bindings.add("enter", filter=~is_searching)(lambda _: self._enter())
-        for keys in (("c-j",), ("escape", "enter")):
-            bindings.add(*keys, filter=~is_searching)(
-                lambda _: self._buffer.newline(copy_margin=False)
-            )
-        bindings.add("c-c", filter=~is_searching)(lambda _: self._press_ctrl_c())
-        bindings.add("c-d", filter=is_empty & ~is_searching)(lambda _: self._submit("/quit"))
-        bindings.add("c-z")(lambda event: event.app.suspend_to_background())
-        bindings.add(Keys.BracketedPaste, filter=~is_searching)(self._paste)
+        buffer = self._buffer
+
+        def on(*keys: str, when: Filter, call: Callable[[], object]) -> None:
+            def pressed(_: KeyPressEvent) -> None:
+                call()
+
+            bindings.add(*keys, filter=when)(pressed)
+
+        typing = ~is_searching
+        on("enter", when=typing, call=self._enter)
+        on("c-j", when=typing, call=lambda: buffer.newline(copy_margin=False))
+        on("escape", "enter", when=typing, call=lambda: buffer.newline(copy_margin=False))
+        on("c-c", when=typing, call=self._press_ctrl_c)
+        at_end = typing & Condition(lambda: not buffer.text)
+        on("c-d", when=at_end, call=lambda: self._submit("/quit"))
+        on("c-z", when=typing, call=self._suspend)
+        bindings.add(Keys.BracketedPaste, filter=typing)(self._paste)
         return bindings
 
-    def _note_key(self) -> None:
+    def _suspend(self) -> None:
+        self._app.suspend_to_background()
+
+    def _note_key(self, _: object) -> None:
         self._asked_before, self._asked = self._asked, False
 
     def _press_ctrl_c(self) -> None:
@@ -437,7 +459,7 @@ class ChatScreen:
 
     def _send(self, text: str) -> None:
         self._busy = True
-        self._print(self._markdown.question(PROMPT, text.rstrip(), self._columns))
+        self._print("\n" + self._markdown.question(PROMPT, text.rstrip(), self._columns))
         self._listener.on_message(text)
 
     def _paste(self, event: KeyPressEvent) -> None:
@@ -447,7 +469,7 @@ class ChatScreen:
         self._buffer.insert_text(text if path is None else f"/image {quote_path(path)} ")
 
 
-def _line_prefix(line: int, wrapped: int) -> list[tuple[str, str]]:
+def _line_prefix(line: int, wrapped: int) -> AnyFormattedText:
     """Return the prompt before the first row of the input, and spaces before the others."""
     is_first = not (line or wrapped)
     return [("class:prompt", PROMPT if is_first else " " * len(PROMPT))]

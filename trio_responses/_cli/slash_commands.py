@@ -1,7 +1,8 @@
-"""The commands of a chat, which begin with a slash: their names, their arguments, and their help."""
+"""The commands of a chat, which begin with a slash: their names, arguments and help."""
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 from typing import Final, NamedTuple
@@ -58,7 +59,8 @@ def split_path(text: str) -> tuple[str, str]:
 
     :raises ValueError: when a quotation mark is not closed.
     """
-    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
+    characters = io.StringIO(text)
+    lexer = shlex.shlex(characters, posix=True, punctuation_chars=False)
     lexer.whitespace_split = True
     lexer.commenters = ""
     if os.name == "nt":
@@ -67,7 +69,7 @@ def split_path(text: str) -> tuple[str, str]:
         path = lexer.get_token() or ""
     except ValueError:
         raise ValueError("a quotation mark around the name of the file is not closed") from None
-    return path, lexer.instream.read().strip()
+    return path, characters.read().strip()
 
 
 def quote_path(path: str) -> str:

@@ -1,7 +1,7 @@
 """The terminal of a chat: runs its screen in a thread, and takes lines from it into Trio.
 
-The screen needs asyncio, as prompt_toolkit does. So it runs in one worker thread, in an event loop of
-its own, and Trio never waits for the terminal. Messages pass between the two through
+The screen needs asyncio, as prompt_toolkit does. So it runs in one worker thread, in an event loop
+of its own, and Trio never waits for the terminal. Messages pass between the two through
 `call_soon_threadsafe` and `TrioToken.run_sync_soon`, each in order. Needs the extra ``cli``.
 """
 
@@ -136,7 +136,7 @@ class Terminal:
 
     def on_stop(self) -> None:
         """Pass the wish to stop the answer on."""
-        self._tell_trio(lambda: self._stop())
+        self._tell_trio(self._stop)
 
     def on_leave(self, *, interrupted: bool) -> None:
         """Pass the wish to leave on."""
@@ -225,10 +225,10 @@ class _ShownLines(io.TextIOBase):
 def _output_shown_by(terminal: Terminal) -> Generator[None, None, None]:
     """Show what is printed or logged above the prompt, where it tears no line."""
     file, old = _ShownLines(terminal), sys.stderr
-    handlers = [
-        handler
+    handlers: list[logging.StreamHandler[Any]] = [
+        handler  # pyright: ignore[reportUnknownVariableType]
         for handler in logging.getLogger().handlers
-        if isinstance(handler, logging.StreamHandler) and handler.stream is old
+        if isinstance(handler, logging.StreamHandler) and handler.stream is old  # pyright: ignore[reportUnknownMemberType]
     ]
     for handler in handlers:
         handler.setStream(file)
