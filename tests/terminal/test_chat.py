@@ -6,6 +6,10 @@ Each test runs the program in tmux, with a server in this process, and compares 
 from __future__ import annotations
 
 import json
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -104,8 +108,9 @@ async def test_tab_completes_commands_and_files(tmux: Tmux, service: ResponsesSe
     await tmux.type("/lo")
     await tmux.wait_for(*TOP, "you> /lo", " /load  continue a saved conversation", IDLE)
     await tmux.press("Tab")
-    await tmux.wait_for_text("you> /load ")
+    await tmux.wait_for_text("you> /load")
     await tmux.type("my")
+    await tmux.wait_for(*TOP, "you> /load my", " my chat.json", IDLE)
     await tmux.press("Tab")
     await tmux.wait_for_text("you> /load my chat.json")
 
@@ -166,9 +171,9 @@ async def test_text_typed_while_an_answer_arrives_stays_at_the_prompt(
     service.reply(f"First.\n\n{COUNT}").hold(go_on, after_events=EVENTS_BEFORE_CUT)
     await start(tmux, service)
     await enter(tmux, "Count")
-    await tmux.wait_for(*TOP, "you> Count", "First.", "", "one two", "", "you>", BUSY)
+    await tmux.wait_for(*TOP, "you> Count", "First.", "", CUT, "", "you>", BUSY)
     await tmux.type("typed")
-    await tmux.wait_for(*TOP, "you> Count", "First.", "", "one two", "", "you> typed", BUSY)
+    await tmux.wait_for(*TOP, "you> Count", "First.", "", CUT, "", "you> typed", BUSY)
     go_on.set()
     await tmux.wait_for(*TOP, "you> Count", "First.", "", COUNT, "", "you> typed", USED)
     await enter(tmux, " ahead")
@@ -216,17 +221,77 @@ async def test_a_long_answer_is_whole_in_the_scrollback(
     await tmux.wait_for(*TOP, "you> Tell", *rows, "you>", "gpt-5.5 · ...")
 
 
+def pid_of(command: str) -> int:
+    """Return the process id of the program with this command line."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "cmdline").read_bytes().replace(b"\0", b" ").endswith(command.encode()):
+                return int(folder.name)
+    raise LookupError(command)
+
+
+async def test_a_lost_connection_is_shown_above_the_prompt(
+    tmux: Tmux, service: ResponsesServer
+) -> None:
+    service.reply(COUNT).stall(after_events=EVENTS_BEFORE_CUT)
+    await start(tmux, service)
+    await enter(tmux, "Count")
+    await tmux.wait_for(*TOP, "you> Count", CUT, "", "you>", BUSY)
+    await tmux.type("typed")
+    await tmux.wait_for(*TOP, "you> Count", CUT, "", "you> typed", BUSY)
+    await service.reset_all()
+    rows = await tmux.wait_for_text("connected, 1 reconnect")
+    assert rows[3] == "you> Count"
+    assert rows.count(CUT) == 1
+    assert [row[0] for row in rows if row.startswith(("~", "✗"))] == ["~", "✗", "~"]
+    assert "you> typed" in rows[-3:]
+
+
+async def test_sigterm_restores_the_terminal(tmux: Tmux, service: ResponsesServer) -> None:
+    await start(tmux, service)
+    await tmux.type("typed")
+    await tmux.wait_for(*TOP, "you> typed", IDLE)
+    os.kill(pid_of(f"trio_responses chat --base-url {service.url} "), signal.SIGTERM)
+    await tmux.wait_for(*TOP[:-1], "exit 143")
+    await enter(tmux, "echoed")  # by the terminal itself, then by cat
+    await tmux.wait_for(*TOP[:-1], "exit 143", "echoed", "echoed")
+
+
+async def test_the_path_of_an_image_that_is_dropped_begins_a_command(
+    tmux: Tmux, service: ResponsesServer
+) -> None:
+    image = tmux.folder / "my cat.png"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n")
+    service.reply("A cat.")
+    await start(tmux, service, columns=120)
+    await tmux.paste(str(image).replace(" ", "\\ "))
+    await tmux.wait_for_text(f"you> /image '{image}'")
+    await enter(tmux, "What is it?")
+    await tmux.wait_for_text("A cat.")
+    [item] = service.last_request.input_items
+    assert [part["type"] for part in item["content"]] == ["input_text", "input_image"]
+
+
+LISTED = [f" • item {number}" for number in range(20)]
 RESIZED = {
     40: [
-        "connected to 127.0.0.1; /help lists the",
-        *("commands", "", "you> Tell"),
+        *("connected to 127.0.0.1; /help lists the", "commands", "", "you> List"),
+        *(*LISTED, "", "you> Tell"),
         *("word0 word1 word2 word3 word4 word5", "word6"),
     ],
     30: [
-        *("connected to 127.0.0.1; /help", "lists the commands", "", "you> Tell"),
+        *("connected to 127.0.0.1; /help", "lists the commands", "", "you> List"),
+        *(*LISTED, "", "you> Tell"),
         *("word0 word1 word2 word3 word4", "word5 word6"),
     ],
-    100: [*TOP[1:], "you> Tell", "word0 word1 word2 word3 word4 word5 word6"],
+    100: [
+        *TOP[1:],
+        "you> List",
+        *LISTED,
+        "",
+        "you> Tell",
+        "word0 word1 word2 word3 word4 word5 word6",
+    ],
 }
 
 
@@ -236,15 +301,20 @@ async def test_a_change_of_the_width_tears_no_line(
 ) -> None:
     go_on = trio.Event()
     answer = " ".join(f"word{number}" for number in range(9))
+    service.reply("\n".join(row.replace("•", "-").strip() for row in LISTED))
     service.reply(f"{answer}\n\nEnd").hold(go_on, after_events=11)
     await start(tmux, service)
+    # Where the window is not full, tmux keeps the empty rows below, and moves the others away.
+    await enter(tmux, "List")
+    await tmux.wait_for_text(LISTED[-1].strip())
+    await tmux.wait_for_text("written")
     await enter(tmux, "Tell")
     await tmux.wait_for_text("word6")
     await tmux.type("typed ahead")
     await tmux.wait_for_text("you> typed ahead")
     for width in widths:
         await tmux.resize(width, 24)
-        status = BUSY[:width].rstrip()
+        status = BUSY[:width] if width < len(BUSY) else f"{BUSY} · ... written"
         await tmux.wait_for("$ chat", *RESIZED[width], "", "you> typed ahead", status)
     go_on.set()
     rows = await tmux.wait_for_text("End")
