@@ -22,8 +22,8 @@ import trio
 from tests.cli.cli_driver import HANG_GUARD, clear_environment, prepare_next_server, running
 from tests.testing.driver import NO_WAITING
 from trio_responses import AuthenticationError, ConfigurationError, Limits, ReconnectFailed
-from trio_responses._cli import main
 from trio_responses._cli import chat as chat_module
+from trio_responses._cli import main
 from trio_responses._cli.chat import has_editing
 from trio_responses._cli.chat_session import Chat
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools, calculate, current_time
@@ -36,6 +36,7 @@ from trio_responses.testing import Call, open_test_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+
     from tests.cli.cli_driver import Capture, Patch, PrepareServer
     from trio_responses._cli.renderer import LineKind
     from trio_responses.testing import ResponsesServer
@@ -411,8 +412,10 @@ async def test_another_model_answers_from_then_on(server: ResponsesServer) -> No
         (False, "the model may call no tool: start the chat with --tools"),
         (
             True,
-            "current_time: Tell the date and the time.\n"
-            "calculate: Work out an arithmetic expression.",
+            (
+                "current_time: Tell the date and the time.\n"
+                "calculate: Work out an arithmetic expression."
+            ),
         ),
     ],
 )
@@ -504,7 +507,7 @@ def test_an_image_that_is_too_large_is_not_read(tmp_path: Path) -> None:
 
 
 def test_the_largest_image_fits_into_a_request() -> None:
-    assert MAX_IMAGE_BYTES * 4 / 3 < Limits().max_request_bytes
+    assert Limits().max_request_bytes > MAX_IMAGE_BYTES * 4 / 3
 
 
 @pytest.mark.parametrize(
@@ -609,7 +612,10 @@ class Terminal(io.StringIO):
 def test_without_the_extra_the_chat_is_plain_and_a_note_gives_the_reason(
     missing: str, monkeypatch: Patch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(chat_module, "find_spec", lambda name: None if name == missing else name)
+    def find_spec(name: str) -> str | None:
+        return None if name == missing else name
+
+    monkeypatch.setattr(chat_module, "find_spec", find_spec)
     monkeypatch.setenv("TERM", "xterm")
     assert not has_editing(Terminal(), Terminal())
     assert 'pip install "trio-responses[cli]"' in capsys.readouterr().err
@@ -625,10 +631,11 @@ def test_without_the_extra_the_chat_is_plain_and_a_note_gives_the_reason(
     ],
 )
 def test_lines_are_edited_in_a_terminal_only(
+    *,
     stdin: type[io.StringIO],
     stdout: type[io.StringIO],
     term: str,
-    edits: bool,  # noqa: FBT001 - of the table above
+    edits: bool,
     monkeypatch: Patch,
     capsys: Capture,
 ) -> None:

@@ -37,8 +37,10 @@ def no_environment(monkeypatch: Patch) -> None:
     clear_environment(monkeypatch)
 
 
-async def start(tmux: Tmux, service: ResponsesServer, *options: str, **size: int) -> None:
-    await tmux.start("chat", "--base-url", service.url, *options, **size)
+async def start(
+    tmux: Tmux, service: ResponsesServer, *options: str, columns: int = 80, rows: int = 24
+) -> None:
+    await tmux.start("chat", "--base-url", service.url, *options, columns=columns, rows=rows)
     await tmux.wait_for(*TOP, "you>", IDLE)
 
 

@@ -8,15 +8,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 ROOT: Final = Path(__file__).resolve().parents[2]
-HANG_GUARD: Final = float(os.environ.get("HG", "60"))
+HANG_GUARD: Final = 60.0
 """Seconds to wait for a text. An idle machine takes one or two for the start of the program."""
 LOOK_EVERY: Final = 0.05
 
@@ -48,16 +45,14 @@ class Tmux:
         *arguments: str,
         columns: int = 80,
         rows: int = 24,
-        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Run the command line of this project in the pane; its exit code is shown at its end.
 
         A program that runs already is ended.
         """
         command = shlex.join([sys.executable, "-m", "trio_responses", *arguments])
-        variables = {"XDG_STATE_HOME": str(self.folder), "PYTHONPATH": str(ROOT)}
-        for name, value in {**variables, **(environment or {})}.items():
-            command = f"{name}={shlex.quote(value)} {command}"
+        for name, value in {"XDG_STATE_HOME": self.folder, "PYTHONPATH": ROOT}.items():
+            command = f"{name}={shlex.quote(str(value))} {command}"
         size = ("-x", str(columns), "-y", str(rows))
         begun = f"cd {shlex.quote(str(self.folder))}; echo '$ chat'"
         shell = f"{begun}; {command}; echo exit $?; exec cat"

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from trio_responses._cli.renderer import LineKind
 
-__all__ = ["Terminal", "open_running", "open_terminal"]
+__all__ = ["Terminal", "open_running", "open_terminal", "shown_above_prompt"]
 
 CLOSE_SECONDS: Final = 5.0
 """How long the screen may take to restore the terminal; one that takes no output has no end."""
@@ -163,7 +163,7 @@ async def open_terminal(*, keep_history: bool) -> AsyncGenerator[Terminal, None]
     terminal = Terminal(Vt100Input(stdin), output, history)
     try:
         async with open_running(terminal):
-            with _output_shown_by(terminal):
+            with shown_above_prompt(terminal):
                 yield terminal
     finally:
         termios.tcsetattr(stdin, termios.TCSANOW, modes)
@@ -222,7 +222,7 @@ class _ShownLines(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def _output_shown_by(terminal: Terminal) -> Generator[None, None, None]:
+def shown_above_prompt(terminal: Terminal) -> Generator[None, None, None]:
     """Show what is printed or logged above the prompt, where it tears no line."""
     file, old = _ShownLines(terminal), sys.stderr
     handlers: list[logging.StreamHandler[Any]] = [
