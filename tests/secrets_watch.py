@@ -2,8 +2,8 @@
 
 Keys of the tests begin with one of `MARKERS`. While a test runs, these are searched for them:
 
-- every log record, with its exception; of this library's loggers and those below it (`LOGGERS`)
-  at every level;
+- every log record, with its exception; of this library's logger at every level, and where sockets
+  are opened (`SOCKET_FOLDERS`) of those below it as well, which log each frame;
 - the message and arguments of every exception of this library, as it is made;
 - `repr()` and `str()` of this library's objects that hold keys or headers, as they are made;
 - every checkpoint; every warning; what a test wrote to its output.
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 MARKERS: Final = ("sk-secret", "sk-SECRET", "sk-opens-nothing", "sk-interop")
 """How the keys of the tests begin."""
-LOGGERS: Final = (
-    "trio_responses",
+LOGGER: Final = "trio_responses"
+LOGGERS_BELOW: Final = (
     "trio-websocket",
     "wsproto",
     "h11",
@@ -42,6 +42,10 @@ LOGGERS: Final = (
     "trio",
     "coredis",
 )
+SOCKET_FOLDERS: Final = frozenset(
+    {"tests", "connection", "faults", "interop", "stores", "transport"}
+)
+"""The folders whose tests search the records of the loggers below the library's."""
 WATCHED: Final[tuple[type[Any], ...]] = (
     Conversation,
     Endpoint,
@@ -96,15 +100,19 @@ class SecretsWatch:
 
         logging.setLogRecordFactory(watched_record)
         self._undo.append(lambda: logging.setLogRecordFactory(make))
-        for name in LOGGERS:
-            self._open(logging.getLogger(name))
+        self._undo.append(self._open(LOGGER))
         self._after(ResponsesError, "__init__", lambda error, _: (repr(error), str(error)))
         self._after(Conversation, "checkpoint", lambda _, saved: (saved,))
         for kind in WATCHED:
             self._after(kind, "__init__", lambda made, _: (repr(made), str(made)))
 
-    def _open(self, logger: logging.Logger) -> None:
-        """Make a logger create all records, and pass on only those that it would have created."""
+    @staticmethod
+    def _open(name: str) -> Callable[[], None]:
+        """Make a logger create all records, and pass on only those that it would have created.
+
+        :return: a function that undoes it.
+        """
+        logger = logging.getLogger(name)
         level = logger.level
 
         def passes(record: logging.LogRecord) -> bool:
@@ -116,7 +124,7 @@ class SecretsWatch:
 
         logger.addFilter(passes)
         logger.setLevel(logging.DEBUG)
-        self._undo.append(undo)
+        return undo
 
     def stop(self) -> None:
         """Restore everything that `start` replaced."""
@@ -152,9 +160,15 @@ class SecretsWatch:
     # --- Hooks of pytest -----------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self) -> Generator[None, object, object]:
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Fail a test in which a key was seen."""
-        result = yield
+        names = LOGGERS_BELOW if item.path.parent.name in SOCKET_FOLDERS else ()
+        undo = [self._open(name) for name in names]
+        try:
+            result = yield
+        finally:
+            for function in undo:
+                function()
         seen = self.take()
         if seen:
             pytest.fail("\n".join(["a key came to light (P9)", *seen]), pytrace=False)

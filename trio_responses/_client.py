@@ -30,6 +30,7 @@ from trio_responses._settings import (
     check_option_values,
     check_websocket_retry,
     checked_record,
+    explain_options,
 )
 from trio_responses._transport.dialing import ConnectionConfig, dial_tcp
 from trio_responses._transport.http import check_http_installed
@@ -418,6 +419,7 @@ class ConnectionOptions(TypedDict, total=False):
     dial: Dial
 
 
+@explain_options
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_responses(
@@ -546,6 +548,7 @@ async def open_responses(
         yield ResponsesConnection(engine)
 
 
+@explain_options
 @trio.lowlevel.enable_ki_protection
 async def connect_responses(
     nursery: trio.Nursery,

@@ -423,6 +423,8 @@ def _hint_for(error: APIError) -> str:
     no_such_path = error.status == NOT_FOUND and no_reason
     if no_such_path and not isinstance(error, HandshakeRejected):
         return "is the base URL right? /v1 may be missing in it"
+    if error.param == "model" and error.code == "missing_required_parameter":
+        return "pass model= to the turn, or to its conversation"
     return error.hint or HINT_OF_CODE.get(error.code or "", "")
 
 

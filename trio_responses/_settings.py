@@ -6,17 +6,20 @@ What differs between servers is in `_endpoint.py` instead.
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar
 
 from trio_responses._errors import ConfigurationError
 from trio_responses._protocol.replay import ReplayRules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Self
 
     from trio_responses._protocol.replay import Origin
@@ -404,6 +407,60 @@ OPTION_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "recover": ("retrieve",),
 }
 """The values that each option with named values accepts, by the option's name."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+NO_SUCH_OPTION: Final[Mapping[str, str]] = {
+    "url": "use base_url=, or the first argument",
+    "api_base": "use base_url=, or the first argument",
+    "websocket_base_url": "use base_url=, or the first argument",
+    "timeout": "use timeouts=Timeouts(...), or trio.fail_after(seconds) around a call",
+    "organization": "set OPENAI_ORG_ID, or use headers=",
+    "project": "set OPENAI_PROJECT_ID, or use headers=",
+    "default_headers": "use headers=",
+    "extra_headers": "use headers=",
+    "default_query": "put the query into base_url",
+    "azure_endpoint": "use endpoint=Endpoint.azure(...)",
+    "azure_ad_token": "use endpoint=Endpoint.azure(..., token=True) and api_key=",
+    "azure_ad_token_provider": "use endpoint=Endpoint.azure(..., token=True) and api_key=",
+    "api_version": "use endpoint=Endpoint.azure(...), which has no version",
+    "http_client": "use dial=, proxy= or ssl_context=",
+    "proxies": "use proxy=",
+    "verify": "use ssl_context=",
+    "ssl": "use ssl_context=",
+    "retries": "use max_retries=",
+    "model": "it is a parameter of each turn, and of conversation()",
+    "instructions": "it is a parameter of each turn, and of conversation()",
+    "tools": "it is a parameter of each turn, and of conversation()",
+}
+"""Names that other clients have for the options of a connection, with what to use here."""
+
+
+def explain_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function whose error for an unknown option says which one to use.
+
+    :param function: a function that opens connections.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(_describe_unknown_option(function.__name__, name, known))
+        return function(*args, **kwargs)
+
+    known = list(inspect.signature(function).parameters)
+    return call
+
+
+def _describe_unknown_option(function: str, name: str, known: list[str]) -> str:
+    hint = NO_SUCH_OPTION.get(name)
+    close = difflib.get_close_matches(name, known, n=1)
+    if hint is None and close:
+        hint = f"did you mean {close[0]!r}?"
+    return f"{function}() has no option {name!r}" + (f": {hint}" if hint else "")
 
 
 def check_option_values(**given: object) -> None:

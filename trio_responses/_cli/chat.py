@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
 
-from trio_responses._cli.ask import replace_surrogates
 from trio_responses._cli.chat_session import Chat
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools
 from trio_responses._cli.conversations import open_store
 from trio_responses._cli.line_reader import TextLineReader
+from trio_responses._cli.parameters import request_options
 from trio_responses._cli.prices import PRICE_VARIABLE, Prices
 from trio_responses._cli.recording import record_into
 from trio_responses._cli.renderer import PlainRenderer
-from trio_responses._cli.running import WRONG_USAGE, print_error, print_note, run
+from trio_responses._cli.running import WRONG_USAGE, UsageError, print_error, print_note, run
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._concurrency import open_collapsing_nursery
 
@@ -50,32 +50,28 @@ NO_EXTRA: Final = (
 
 def chat(arguments: argparse.Namespace) -> int:
     """Run a chat: read lines from the standard input and print the answers of the model."""
-    try:
-        endpoint = endpoint_from_arguments(arguments)
-        prices = _prices(arguments.price)
-    except LookupError:
-        return WRONG_USAGE
+    endpoint = endpoint_from_arguments(arguments)
+    demo = CHAT_TOOLS if arguments.demo_tools else ()
+    options = request_options(arguments, conversation=True, tools=demo)
     if arguments.max_age is not None and endpoint is not None:
         print_error("--max-age is an option of the embedded server: add --embedded")
         return WRONG_USAGE
-    settings = {"model": arguments.model, "store": arguments.server_store}
-    if arguments.instructions is not None:
-        settings["instructions"] = replace_surrogates(arguments.instructions)
+    beginning = Beginning(
+        settings={"store": arguments.server_store, **options.params},
+        tools=options.tools,
+        prices=_prices(arguments.price),
+        checkpoint=arguments.load,
+        place=arguments.store,
+        key=arguments.key,
+    )
     with record_into(arguments.record, force=arguments.force) as instruments:
         server = open_server(
             endpoint,
             transport=arguments.transport,
             max_age=arguments.max_age,
-            responder=answer_with_tools if arguments.tools else None,
+            responder=answer_with_tools if arguments.demo_tools else None,
             instruments=instruments,
-        )
-        beginning = Beginning(
-            settings,
-            tools=CHAT_TOOLS if arguments.tools else (),
-            prices=prices,
-            checkpoint=arguments.load,
-            place=arguments.store,
-            key=arguments.key,
+            allow_insecure=arguments.allow_insecure,
         )
         edits = not arguments.plain and has_editing(sys.stdin, sys.stdout)
         display = _open_terminal(keep_history=arguments.history) if edits else _open_lines()
@@ -85,7 +81,7 @@ def chat(arguments: argparse.Namespace) -> int:
 def _prices(option: str | None) -> Prices | None:
     """Return the prices of the option, or else of the environment.
 
-    :raises LookupError: for text that is no prices; the error message is on stderr by then.
+    :raises UsageError: for text that is no prices.
     """
     text = os.environ.get(PRICE_VARIABLE) if option is None else option
     if not text:
@@ -93,8 +89,8 @@ def _prices(option: str | None) -> Prices | None:
     try:
         return Prices.parse(text)
     except ValueError as error:
-        print_error(f"{PRICE_VARIABLE if option is None else '--price'}: {error}")
-        raise LookupError(text) from None
+        source = PRICE_VARIABLE if option is None else "--price"
+        raise UsageError(f"{source}: {error}") from None
 
 
 def has_editing(stdin: TextIO, stdout: TextIO) -> bool:

@@ -22,11 +22,11 @@ from trio_responses import (
     ResponsesError,
     TransportChanged,
 )
-from trio_responses._cli.ask import replace_surrogates, response_notes
+from trio_responses._cli.ask import response_notes
 from trio_responses._cli.files import decoding, read_file, write_file
 from trio_responses._cli.images import read_image
 from trio_responses._cli.renderer import join_text
-from trio_responses._cli.running import INTERRUPTED, describe_error
+from trio_responses._cli.running import INTERRUPTED, describe_error, replace_surrogates
 from trio_responses._cli.slash_commands import SLASH_COMMANDS, commands_help, split_path
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._tools.namespace import tool_definitions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import stat
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from trio_responses import ConfigurationError
+from trio_responses._cli.attachments import data_url, image_type
 from trio_responses._cli.slash_commands import split_path
 from trio_responses.types import InputImage
 
@@ -18,12 +18,6 @@ __all__ = ["MAX_IMAGE_BYTES", "pasted_image", "read_image"]
 MAX_IMAGE_BYTES: Final = 10 * 1024 * 1024
 """The largest image that is sent. As base64 it takes a third more: a request has at most 16 MiB."""
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".gif", ".webp")
-SIGNATURES: Final = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-)
 MAX_PATH: Final = 4096
 
 
@@ -41,17 +35,10 @@ def read_image(path: str) -> InputImage:
         raise ConfigurationError(
             f"{path} is larger than {MAX_IMAGE_BYTES // 1024**2} MiB: send a smaller image"
         )
-    encoded = base64.b64encode(content).decode("ascii")
-    return InputImage(image_url=f"data:{_media_type(path, content)};base64,{encoded}")
-
-
-def _media_type(path: str, content: bytes) -> str:
-    for signature, media_type in SIGNATURES:
-        if content.startswith(signature):
-            return media_type
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "image/webp"
-    raise ConfigurationError(f"{path} is not an image: send a PNG, JPEG, GIF or WebP file")
+    kind = image_type(content)
+    if kind is None:
+        raise ConfigurationError(f"{path} is not an image: send a PNG, JPEG, GIF or WebP file")
+    return InputImage(image_url=data_url(kind, content))
 
 
 def pasted_image(text: str) -> str | None:

@@ -39,7 +39,13 @@ from trio_responses._pool.scheduler import PoolLimits, Scheduler
 from trio_responses._pool.senders import ConversationSenders, PoolTurnSender
 from trio_responses._pool.statistics import SUMS, PoolStatistics
 from trio_responses._pool.supervisor import PoolSupervisor
-from trio_responses._settings import Limits, ReconnectPolicy, RetryPolicy, checked_record
+from trio_responses._settings import (
+    Limits,
+    ReconnectPolicy,
+    RetryPolicy,
+    checked_record,
+    explain_options,
+)
 from trio_responses._transport.dialing import check_reachable, dial_tcp
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._turn.methods import TurnMethods
@@ -305,6 +311,7 @@ class PoolCalls:
         return await engine.calls.call(method, *path, query=query, body=body)
 
 
+@explain_options
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_pool(

@@ -150,15 +150,18 @@ def merge_extra_body(params: Mapping[str, Any]) -> dict[str, Any]:
     """
     fields = dict(params)
     extra_body = fields.pop("extra_body", None)
-    return _merge(fields, extra_body) if extra_body else fields
+    return merge_fields(fields, extra_body) if extra_body else fields
 
 
-def _merge(fields: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+def merge_fields(fields: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields with others merged into them: objects key by key, at every depth."""
     merged = dict(fields)
     for name, value in extra.items():
         old = merged.get(name)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            merged[name] = _merge(cast("Mapping[str, Any]", old), cast("Mapping[str, Any]", value))
+            merged[name] = merge_fields(
+                cast("Mapping[str, Any]", old), cast("Mapping[str, Any]", value)
+            )
         else:
             merged[name] = value
     return merged
