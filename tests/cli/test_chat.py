@@ -362,6 +362,18 @@ async def test_a_saved_conversation_continues_after_loading(
 
 
 @NO_WAITING
+async def test_the_status_names_the_model_of_a_conversation_that_is_loaded(
+    server: ResponsesServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.json"
+    await talk(server, "Hello", f"/save {path}")
+    path.write_text(path.read_text(encoding="utf-8").replace("gpt-test", "another"))
+    renderer = await talk(server, f"/load {path}", "And you?")
+    assert renderer.statuses[-1].startswith("another · connected")
+    assert server.last_request["model"] == "another"
+
+
+@NO_WAITING
 @pytest.mark.parametrize(
     ("line", "words"),
     [

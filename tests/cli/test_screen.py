@@ -190,10 +190,10 @@ def test_ctrl_c_stops_an_answer_once_and_may_then_leave() -> None:
     async def main() -> None:
         async with running() as driver:
             await driver.press_for("Hi\r", "Hi")
-            busy = "Ctrl-C stops the answer · connected"
+            busy = "Ctrl-C stops · connected"
             await driver.wait_for("", "you> Hi", "", "you>", busy)
             await driver.press_for(CTRL_C, "(stop)")
-            await driver.wait_for("", "you> Hi", "", "you>", "stopping the answer · connected")
+            await driver.wait_for("", "you> Hi", "", "you>", "stopping · connected")
             await driver.press(CTRL_C, "", "you> Hi", "", "you>", "press Ctrl-C again to leave")
             await driver.press_for(CTRL_C, "(interrupted)")
             assert driver.reports == ["Hi", "(stop)", "(interrupted)"]
@@ -254,7 +254,7 @@ def test_messages_wait_for_the_answer_and_are_sent_in_order() -> None:
     async def main() -> None:
         async with running() as driver:
             await driver.press_for("one\r", "one")
-            busy = "Ctrl-C stops the answer · connected"
+            busy = "Ctrl-C stops · connected"
             waiting = ["waiting: two", "waiting: three"]
             shown = ["", "you> one", *waiting, "", "you> fo", busy]
             await driver.press("two\rthree\rfo", *shown)

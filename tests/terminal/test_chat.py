@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 IDLE = "gpt-5.5 · connected, 0 reconnects"
 USED = f"{IDLE} · ... written"
-BUSY = f"Ctrl-C stops the answer · {IDLE}"
+BUSY = f"Ctrl-C stops · {IDLE}"
 TOP = ["$ chat", "connected to 127.0.0.1; /help lists the commands", ""]
 COUNT = "one two three four five six seven eight nine ten"
 CUT = "one two three"

@@ -94,14 +94,19 @@ examples:
 
 CHAT_HELP: Final = f"""\
 The history is kept in this process and survives a lost connection. With --store it is
-also saved after each turn, and the next chat with this store and key continues it. In a
-terminal, answers are shown as Markdown if rich is installed: pip install "{PROG}[cli]".
-Otherwise answers go to stdout as plain text, and everything else to stderr.
+also saved after each turn, and the next chat with this store and key continues it.
+
+In a terminal, lines are edited, answers are shown as Markdown, and a status line has the
+tokens: this needs the extra cli, pip install "{PROG}[cli]". Otherwise answers go to
+stdout as plain text, and everything else to stderr.
 
 during a chat:
-  /save FILE    save the conversation     /reset   clear the history
-  /load FILE    continue a saved one      /quit    leave, as Ctrl-D does
-  Ctrl-C        cancel the answer in progress; press it again to leave
+  /save FILE           save the conversation    /reset   clear the history
+  /load FILE           continue a saved one     /tools   list the tools
+  /image FILE [TEXT]   send an image            /usage   show the tokens so far
+  /model [NAME]        use another model        /quit    leave, as Ctrl-D does
+  Ctrl-C        stop the answer; then clear the line; on an empty line, twice: leave
+  Alt-Enter     begin a new line; pasted lines are one message in any case
 
 /save replaces a file of something else only if you enter the command twice, and no
 file before the new one is complete on the disk.
@@ -118,6 +123,8 @@ examples:
   {PROG} chat --instructions "Answer in one sentence"
   {PROG} chat --load yesterday.json
   {PROG} chat --store chats.db --key work
+  {PROG} chat --price 1.25,0.125,10
+      see what each turn costs; TRIO_RESPONSES_PRICE sets the prices for every chat
   {PROG} chat --embedded --max-age 12
       see the connection replaced every ten seconds
   {PROG} chat --demo-tools --record tools.jsonl

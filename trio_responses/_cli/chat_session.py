@@ -59,6 +59,12 @@ MAX_SHOWN: Final = 300
 """Characters of a tool's arguments or output that are shown."""
 
 
+class _Saved(msgspec.Struct):
+    """What the chat itself reads of a saved conversation."""
+
+    settings: dict[str, Any]
+
+
 @final
 class Chat:
     """A chat session: runs a turn for each line of input and displays its events with a renderer.
@@ -88,6 +94,7 @@ class Chat:
         self._settings = settings
         self._model: str | None = None
         """The model that ``/model`` has set, in place of that of the conversation."""
+        self._own_model = settings.get("model")
         self._tools = tools
         self._prices = prices
         self._in_terminal = in_terminal
@@ -135,6 +142,8 @@ class Chat:
             place = checkpoint or "the store"
             self._renderer.show_line("note", f"{len(conversation.items)} items loaded from {place}")
         self._conversation = conversation
+        if saved is not None:
+            self._own_model = msgspec.json.decode(saved, type=_Saved).settings.get("model")
         self._own_file = checkpoint
         await self._conversation_stack.aclose()
         self._conversation_stack = stack
@@ -206,7 +215,7 @@ class Chat:
         self._renderer.show_status(" · ".join(parts))
 
     def _current_model(self) -> str:
-        return self._model or str(self._settings.get("model", "the default model"))
+        return str(self._model or self._own_model or "the default model")
 
     def _describe_connection(self) -> str:
         statistics = self._connection.statistics()

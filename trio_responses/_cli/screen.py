@@ -74,13 +74,13 @@ __all__ = [
 REDRAW_INTERVAL: Final = 1 / 30
 """Seconds between two drawings of the live region."""
 ASK: Final = "press Ctrl-C again to leave"
-ANSWERING: Final = "Ctrl-C stops the answer"
-STOPPING: Final = "stopping the answer"
+ANSWERING: Final = "Ctrl-C stops"
+STOPPING: Final = "stopping"
 STYLE: Final = Style.from_dict(
     {
         "prompt": "ansigreen bold",
         "waiting": "italic",
-        "status": "ansibrightblack",
+        "status": "italic",
         "completion-menu": "bg:default fg:default noreverse",
         "completion-menu.completion.current": "reverse",
         "completion-menu.meta.completion": "bg:default fg:ansibrightblack",
