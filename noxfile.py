@@ -139,6 +139,13 @@ def package(session: nox.Session) -> None:
 
 
 @nox.session
+def release(session: nox.Session) -> None:
+    """Set the version, commit, tag, build the wheel and the sdist, and check them: 0.2.0."""
+    session.install("build", "twine")
+    session.run("python", ".ci/release.py", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Send arbitrary bytes, and responses of arbitrary shapes: --seconds 120."""
     session.install("-e", ".[tests]")

@@ -7,6 +7,7 @@ docstrings by the extension ``public_names.py``.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import zlib
@@ -29,6 +30,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
+    "sphinx_copybutton",
     "sphinxcontrib_trio",
     "public_names",
 ]
@@ -75,6 +77,17 @@ toc_object_entries_show_parents = "hide"
 autodoc_use_legacy_class_based = True  # sphinxcontrib-trio extends those classes
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
+
+# Not for what a block prints.
+copybutton_selector = "div:not(.highlight-output) > div.highlight > pre"
+
+# Links to a page in chats and social networks are shown as cards. A card contains the address of
+# the site, so that only a build for a known site has them: it needs the extra "site".
+ogp_site_url = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
+if ogp_site_url:
+    extensions.append("sphinxext.opengraph")
+ogp_site_name = project
+ogp_social_cards = {"line_color": "#1f6fb2"}
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3

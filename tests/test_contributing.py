@@ -48,7 +48,7 @@ def test_the_guide_names_files_that_exist() -> None:
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_runs_sessions_that_exist(workflow: Path) -> None:
     text = workflow.read_text(encoding="utf-8")
-    used = re.findall(r"nox --session \"([a-z]+)-", text)
+    used = re.findall(r"nox --session \"([a-z]+)[-\"]", text)
     for names in re.findall(r"session: \[(.*)\]", text):
         used += names.split(", ")
     assert used
@@ -58,7 +58,9 @@ def test_a_workflow_runs_sessions_that_exist(workflow: Path) -> None:
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_may_only_read(workflow: Path) -> None:
     text = workflow.read_text(encoding="utf-8")
-    assert re.findall(r"^ *permissions:\n((?: +.*\n)+)", text, re.MULTILINE) == [
-        "  contents: read\n"
-    ]
+    allowed = re.findall(r"^ *permissions:\n((?: +[a-z-]+: [a-z]+.*\n)+)", text, re.MULTILINE)
+    assert allowed[0] == "  contents: read\n"
+    # A job that publishes proves who it is with a token of the run. It reads nothing else.
+    rights = [right.split("#")[0].strip() for job in allowed[1:] for right in job.splitlines()]
+    assert rights == (["id-token: write"] if workflow.name == "release.yml" else [])
     assert "secrets." not in text

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import re
+import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
@@ -19,9 +21,10 @@ import trio_responses.testing
 import trio_responses.types
 import trio_responses.typing
 from tests.docs_pages import Page
-from trio_responses import ResponsesError
+from trio_responses import ConnectionState, DeliveryStatus, ResponsesError
 
 if TYPE_CHECKING:
+    from enum import StrEnum
     from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,6 +119,35 @@ def modules() -> set[str]:
     """Return the names of the modules and packages directly in `trio_responses`."""
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     return folders | {path.stem for path in PACKAGE.glob("*.py")}
+
+
+def load_diagrams() -> dict[str, Any]:
+    """Return the diagrams of `docs/make_diagrams.py` by file name."""
+    spec = importlib.util.spec_from_file_location("diagrams", ROOT / "docs" / "make_diagrams.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["diagrams"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    diagrams: dict[str, Any] = module.DIAGRAMS
+    return diagrams
+
+
+DIAGRAMS = load_diagrams()
+
+
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_a_diagram_is_drawn_from_its_table(name: str) -> None:
+    drawn = (ROOT / "docs" / "explanation" / name).read_text(encoding="utf-8")
+    assert drawn == DIAGRAMS[name].draw()
+
+
+@pytest.mark.parametrize(
+    ("name", "states", "others"),
+    [("connection-states", ConnectionState, set()), ("delivery", DeliveryStatus, {"a Response"})],
+)
+def test_a_diagram_has_every_state(name: str, states: type[StrEnum], others: set[str]) -> None:
+    assert {box.name for box in DIAGRAMS[f"{name}.svg"].boxes} == {*states, *others}
 
 
 @pytest.mark.parametrize("page", [*pages(), "docs/explanation/frame.svg"])

@@ -185,4 +185,4 @@ __all__ = [
 ]
 
 __version__: str = VERSION
-"""The version of the installed package, for example ``"0.1.0"``."""
+"""The version of the installed package, for example ``"0.2.0"``."""
