@@ -249,6 +249,27 @@ async def test_a_lost_connection_is_shown_above_the_prompt(
     assert "you> typed" in rows[-3:]
 
 
+async def test_a_region_at_the_top_of_the_window_leaves_nothing_behind(
+    tmux: Tmux, service: ResponsesServer
+) -> None:
+    await tmux.start("chat", "--base-url", service.url, before="")
+    await tmux.wait_for(*TOP[1:], "you>", IDLE)
+
+
+async def test_what_a_tool_prints_and_the_log_are_shown_above_the_prompt(
+    tmux: Tmux, service: ResponsesServer
+) -> None:
+    code = "def shout(text: str) -> str:\n    'Shout.'\n    print('heard:', text)\n    return text"
+    (tmux.folder / "voice.py").write_text(code)
+    service.call("shout", {"text": "hey"})
+    service.reply("Done.")
+    await start(tmux, service, "--tools", "voice.py:shout")
+    await enter(tmux, "Shout")
+    call = '⚙ shout({"text":"hey"})'
+    shown = ["you> Shout", call, "heard: hey", "⚙ shout -> hey", "Done."]
+    await tmux.wait_for(*TOP, *shown, "", "you>", USED)
+
+
 async def test_sigterm_restores_the_terminal(tmux: Tmux, service: ResponsesServer) -> None:
     await start(tmux, service)
     await tmux.type("typed")

@@ -45,16 +45,21 @@ class Tmux:
         *arguments: str,
         columns: int = 80,
         rows: int = 24,
+        before: str = "$ chat",
     ) -> None:
         """Run the command line of this project in the pane; its exit code is shown at its end.
 
         A program that runs already is ended.
+
+        :param before: a row that is in the pane already.
         """
         command = shlex.join([sys.executable, "-m", "trio_responses", *arguments])
         for name, value in {"XDG_STATE_HOME": self.folder, "PYTHONPATH": ROOT}.items():
             command = f"{name}={shlex.quote(str(value))} {command}"
         size = ("-x", str(columns), "-y", str(rows))
-        begun = f"cd {shlex.quote(str(self.folder))}; echo '$ chat'"
+        begun = f"cd {shlex.quote(str(self.folder))}"
+        if before:
+            begun += f"; echo {shlex.quote(before)}"
         shell = f"{begun}; {command}; echo exit $?; exec cat"
         if self._is_running:
             await self.run("respawn-pane", "-k", shell)
