@@ -13,8 +13,8 @@ import trio_responses
 
 EXTRAS = frozenset(
     {
-        *("coredis", "opentelemetry", "prompt_toolkit", "psycopg", "pytest", "python_socks"),
-        *("rich", "shtab"),
+        *("coredis", "opentelemetry", "prompt_toolkit", "psycopg", "pydantic"),
+        *("pytest", "python_socks", "rich", "shtab"),
     }
 )
 SLOW = frozenset({"argparse", "asyncio", "http", "json", "unittest"})
@@ -50,6 +50,7 @@ def test_only_chat_imports_the_packages_of_its_terminal(arguments: list[str]) ->
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from trio_responses._cli import main
+sys.stdin = StringIO()
 with redirect_stdout(StringIO()), suppress(SystemExit):
     main({arguments})
 """
@@ -58,14 +59,23 @@ with redirect_stdout(StringIO()), suppress(SystemExit):
     assert {"prompt_toolkit", "rich"} & modules == set()
 
 
+@pytest.mark.parametrize("use", [A_TYPE, A_TOOL])
+def test_types_of_msgspec_do_not_import_pydantic(use: str) -> None:
+    modules = modules_after(f"import trio_responses\n{use}")
+    assert "trio_responses._json_types.families" in modules
+    assert modules.isdisjoint({"pydantic", "trio_responses._json_types.pydantic_types"})
+
+
 @pytest.mark.parametrize(
     ("module", "use"),
     [
         ("trio_responses._tools.docstrings", A_TOOL),
-        ("trio_responses._tools.schema_mode", A_TYPE),
-        ("trio_responses._tools.json_schema", A_TYPE),
+        ("trio_responses._json_types.compiled_type", A_TYPE),
+        ("trio_responses._json_types.strict_mode", A_TYPE),
+        ("trio_responses._json_types.msgspec_types", A_TYPE),
         ("trio_responses._tools.signatures", A_TOOL),
         ("trio_responses._cli.arguments", A_COMMAND),
+        ("trio_responses._tools.partial_values", "import trio_responses._turn.partials"),
         ("trio_responses.otel", "import trio_responses.otel"),
         ("trio_responses.testing._server", "import trio_responses.testing"),
     ],

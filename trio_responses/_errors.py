@@ -62,6 +62,7 @@ __all__ = [
     "ServerOverloaded",
     "StallTimeout",
     "StreamLimitReached",
+    "ToolRetriesExceeded",
     "UndecodableCall",
     "UndecodableResponse",
     "UnexpectedOutput",
@@ -807,6 +808,26 @@ class MaxRoundsExceeded(ResponsesError):
         )
         self.rounds = rounds
         self.response = response
+
+
+class ToolRetriesExceeded(ResponsesError):
+    """The calls of a tool failed in more responses in a row than its limit of retries allows.
+
+    The conversation is intact: the next run sends the outputs of these calls, which have the
+    errors, and counts anew. The ``__cause__`` is the last error of the tool.
+
+    :ivar tool: the name of the tool, with its namespace.
+    :ivar max_retries: the limit.
+    """
+
+    def __init__(self, tool: str, max_retries: int) -> None:
+        super().__init__(
+            f"the calls of the tool {printable(tool, SHORT)!r} failed more often in a row than its"
+            f" limit of retries allows (max_retries={max_retries}): __cause__ is the last error,"
+            " which the next run sends to the model"
+        )
+        self.tool = tool
+        self.max_retries = max_retries
 
 
 class CallNotRejectable(ResponsesError):

@@ -36,15 +36,18 @@ __all__ = [
     "RotationPolicy",
     "Timeouts",
     "TransportOption",
+    "check_drain_seconds",
     "check_option_values",
     "check_turn_timeouts",
     "check_websocket_retry",
     "checked_record",
+    "is_number",
     "reconnect_delays",
 ]
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value is an integer or a float, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -56,7 +59,7 @@ def _require_positive(record: Any) -> None:
     unit = "bytes" if isinstance(record, Limits) else "seconds"
     for field in fields(record):
         number = getattr(record, field.name)
-        if not _is_number(number) or math.isnan(number) or number <= 0:
+        if not is_number(number) or math.isnan(number) or number <= 0:
             name = f"{type(record).__name__}.{field.name}"
             raise ConfigurationError(
                 f"{name} must be a positive number of {unit}, not {number!r}; math.inf for no limit"
@@ -143,11 +146,11 @@ class RotationPolicy:
 
         :raises ConfigurationError: for an age that is not positive, and a stagger outside 0 to 1.
         """
-        if self.max_age is not None and not (_is_number(self.max_age) and self.max_age > 0):
+        if self.max_age is not None and not (is_number(self.max_age) and self.max_age > 0):
             raise ConfigurationError(
                 f"RotationPolicy.max_age must be positive seconds, not {self.max_age!r}"
             )
-        if not (_is_number(self.stagger) and 0 <= self.stagger <= 1):
+        if not (is_number(self.stagger) and 0 <= self.stagger <= 1):
             raise ConfigurationError(
                 f"RotationPolicy.stagger must be from 0 to 1, not {self.stagger!r}"
             )
@@ -272,7 +275,7 @@ class RetryPolicy:
         retries, wait = self.max_retries, self.max_retry_wait
         if not _is_count(retries):
             raise ConfigurationError(f"max_retries must be a whole number from 0, not {retries!r}")
-        if not (_is_number(wait) and wait > 0):
+        if not (is_number(wait) and wait > 0):
             raise ConfigurationError(f"max_retry_wait must be positive seconds, not {wait!r}")
 
     def with_max_retries(self, max_retries: int | None) -> Self:
@@ -512,12 +515,23 @@ def check_turn_timeouts(timeouts: Timeouts | None) -> None:
         checked_record("timeouts", timeouts, Timeouts)
 
 
+def check_drain_seconds(seconds: float) -> None:
+    """Raise an error unless the deadline of a ``drain()`` is a number of seconds from 0.
+
+    :raises ConfigurationError: for any other value.
+    """
+    if not (is_number(seconds) and seconds >= 0):
+        raise ConfigurationError(
+            f"drain() takes seconds, zero or more, not {seconds!r}; math.inf for no limit"
+        )
+
+
 def check_websocket_retry(seconds: float | None) -> None:
     """Raise an error unless the option ``websocket_retry`` is a positive number or `None`.
 
     :raises ConfigurationError: for any other value.
     """
-    if seconds is not None and not (_is_number(seconds) and seconds > 0):
+    if seconds is not None and not (is_number(seconds) and seconds > 0):
         raise ConfigurationError(
             f"websocket_retry must be positive seconds, or None for never, not {seconds!r}"
         )
