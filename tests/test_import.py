@@ -13,7 +13,10 @@ import pytest
 import trio_responses
 
 EXTRAS = frozenset(
-    {"coredis", "opentelemetry", "psycopg", "pydantic", "pytest", "python_socks", "rich", "shtab"}
+    {
+        *("coredis", "opentelemetry", "prompt_toolkit", "psycopg", "pydantic"),
+        *("pytest", "python_socks", "rich", "shtab"),
+    }
 )
 SLOW = frozenset({"argparse", "asyncio", "http", "json", "unittest"})
 """Slow modules of the standard library that the import must not need."""
@@ -40,6 +43,21 @@ def test_the_import_needs_no_extra_and_no_slow_module() -> None:
     assert "trio_responses" in top
     assert top & EXTRAS == set()
     assert top & SLOW <= modules_after("import trio, trio_websocket, msgspec")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--embedded", "Hello"]])
+def test_only_chat_imports_the_packages_of_its_terminal(arguments: list[str]) -> None:
+    statement = f"""
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+from trio_responses._cli import main
+sys.stdin = StringIO()
+with redirect_stdout(StringIO()), suppress(SystemExit):
+    main({arguments})
+"""
+    modules = modules_after(statement)
+    assert "trio_responses._cli.chat" in modules
+    assert {"prompt_toolkit", "rich"} & modules == set()
 
 
 @pytest.mark.parametrize("use", [A_TYPE, A_TOOL])

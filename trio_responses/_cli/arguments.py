@@ -94,14 +94,19 @@ examples:
 
 CHAT_HELP: Final = f"""\
 The history is kept in this process and survives a lost connection. With --store it is
-also saved after each turn, and the next chat with this store and key continues it. In a
-terminal, answers are shown as Markdown if rich is installed: pip install "{PROG}[cli]".
-Otherwise answers go to stdout as plain text, and everything else to stderr.
+also saved after each turn, and the next chat with this store and key continues it.
+
+In a terminal, lines are edited, answers are shown as Markdown, and a status line has the
+tokens: this needs the extra cli, pip install "{PROG}[cli]". Otherwise answers go to
+stdout as plain text, and everything else to stderr.
 
 during a chat:
-  /save FILE    save the conversation     /reset   clear the history
-  /load FILE    continue a saved one      /quit    leave, as Ctrl-D does
-  Ctrl-C        cancel the answer in progress; press it again to leave
+  /save FILE           save the conversation    /reset   clear the history
+  /load FILE           continue a saved one     /tools   list the tools
+  /image FILE [TEXT]   send an image            /usage   show the tokens so far
+  /model [NAME]        use another model        /quit    leave, as Ctrl-D does
+  Ctrl-C        stop the answer; then clear the line; on an empty line, twice: leave
+  Alt-Enter     begin a new line; pasted lines are one message in any case
 
 /save replaces a file of something else only if you enter the command twice, and no
 file before the new one is complete on the disk.
@@ -118,6 +123,8 @@ examples:
   {PROG} chat --instructions "Answer in one sentence"
   {PROG} chat --load yesterday.json
   {PROG} chat --store chats.db --key work
+  {PROG} chat --price 1.25,0.125,10
+      see what each turn costs; TRIO_RESPONSES_PRICE sets the prices for every chat
   {PROG} chat --embedded --max-age 12
       see the connection replaced every ten seconds
   {PROG} chat --demo-tools --record tools.jsonl
@@ -427,8 +434,12 @@ def _add_chat(commands: Any) -> None:
     parser.add_argument("--demo-tools", action="store_true", help=about)
     about = "continue a conversation that /save has saved"
     parser.add_argument("--load", action=FileArgument, metavar="FILE", help=about)
-    about = "show plain text, also in a terminal"
+    about = "show plain text and do not edit lines, also in a terminal"
     parser.add_argument("--plain", action="store_true", help=about)
+    about = "do not keep what you enter for the next chat"
+    parser.add_argument("--no-history", dest="history", action="store_false", help=about)
+    about = "prices per million tokens, to show the cost of each turn, such as 1.25,0.125,10"
+    parser.add_argument("--price", metavar="INPUT,CACHED,OUTPUT", help=about)
     about = "keep the conversation in an SQLite file, or in Redis or PostgreSQL"
     parser.add_argument("--store", metavar="PLACE", help=about)
     about = "with --store: the name of the conversation (default: %(default)s)"
