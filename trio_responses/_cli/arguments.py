@@ -20,6 +20,7 @@ from trio_responses._cli.probe import MODELS, probe
 from trio_responses._cli.running import FAILED, PROG, WRONG_USAGE, print_error
 from trio_responses._cli.serve import replay, serve
 from trio_responses._cli.server_choice import ENDPOINTS
+from trio_responses._extras import install_hint
 from trio_responses.testing import ServerTransport
 from trio_responses.typing import TransportOption
 
@@ -97,8 +98,8 @@ The history is kept in this process and survives a lost connection. With --store
 also saved after each turn, and the next chat with this store and key continues it.
 
 In a terminal, lines are edited, answers are shown as Markdown, and a status line has the
-tokens: this needs the extra cli, pip install "{PROG}[cli]". Otherwise answers go to
-stdout as plain text, and everything else to stderr.
+tokens: this needs the extra cli ({PROG}[cli]). Otherwise answers go to stdout as plain
+text, and everything else to stderr.
 
 during a chat:
   /save FILE           save the conversation    /reset   clear the history
@@ -234,7 +235,7 @@ examples:
 
 COMPLETION_HELP: Final = f"""\
 The script completes the commands, options and files of the installed version. It needs
-shtab: pip install "{PROG}[cli]".
+shtab, which the extra cli installs ({PROG}[cli]).
 
   eval "$({PROG} completion bash)"                 in ~/.bashrc
   eval "$({PROG} completion zsh)"                  in ~/.zshrc, after compinit
@@ -553,7 +554,7 @@ def completion(arguments: argparse.Namespace) -> int:
     try:
         import shtab  # noqa: PLC0415 - likewise
     except ImportError:
-        print_error(f'completion needs shtab, which is not installed: pip install "{PROG}[cli]"')
+        print_error(f"completion needs shtab, which is not installed: {install_hint('cli')}")
         return FAILED
     print(shtab.complete(make_parser(), arguments.shell))
     return 0

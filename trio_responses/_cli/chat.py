@@ -27,6 +27,7 @@ from trio_responses._cli.renderer import PlainRenderer
 from trio_responses._cli.running import WRONG_USAGE, UsageError, print_error, print_note, run
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._concurrency import open_collapsing_nursery
+from trio_responses._extras import install_hint
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +45,7 @@ __all__ = ["chat", "has_editing"]
 
 NO_EXTRA: Final = (
     "plain text without line editing, because prompt_toolkit or rich is not installed:"
-    ' pip install "trio-responses[cli]"'
+    f" {install_hint('cli')}"
 )
 
 
