@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
 
-    from trio_responses._wire import ComputerCall, OutputItem, Response, UndecodableFrame
+    from trio_responses._wire import ComputerCall, OutputItem, Response, ToolCall, UndecodableFrame
 
 __all__ = [
     "APIError",
@@ -751,7 +751,7 @@ class ParseMismatchError(ParseError, ValueError):
         message: str | None = None,
         *,
         place: str | None = None,
-        calls: Sequence[OutputItem] = (),
+        calls: Sequence[ToolCall] = (),
     ) -> None:
         reason = _missing_answer(response, calls)
         problem = f"has no answer: {reason}"
@@ -767,10 +767,10 @@ class ParseMismatchError(ParseError, ValueError):
         self.text: str = answers[-1].output_text if answers else ""
         self.message: str = reason if message is None else message
         self.place = place
-        self.calls: tuple[OutputItem, ...] = tuple(calls)
+        self.calls: tuple[ToolCall, ...] = tuple(calls)
 
 
-def _missing_answer(response: Response, calls: Sequence[OutputItem]) -> str:
+def _missing_answer(response: Response, calls: Sequence[ToolCall]) -> str:
     """Return the reason why a response has no answer."""
     if calls:
         return (
@@ -782,7 +782,7 @@ def _missing_answer(response: Response, calls: Sequence[OutputItem]) -> str:
     return "its output has no message"
 
 
-def _describe_call(call: OutputItem) -> str:
+def _describe_call(call: ToolCall) -> str:
     """Return the name of a call, or else its type, and its id."""
     name = getattr(call, "name", None) or call.wire_type or "a tool"
     namespace = getattr(call, "namespace", None)
@@ -856,7 +856,7 @@ class CallInterrupted(ResponsesError):
     :ivar call: the call.
     """
 
-    def __init__(self, call: OutputItem) -> None:
+    def __init__(self, call: ToolCall) -> None:
         kind = printable(call.wire_type, SHORT)
         super().__init__(
             f"a {kind} was interrupted in an earlier run, and may have had an effect: send its"

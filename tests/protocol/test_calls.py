@@ -10,7 +10,9 @@ import pytest
 from trio_responses import _wire as wire
 from trio_responses._protocol.calls import (
     MAX_OUTPUT,
+    arguments_of_call,
     call_key,
+    decode_call,
     describe_undecodable_call,
     find_calls_and_outputs,
     find_unanswerable_call,
@@ -54,11 +56,32 @@ def call(kind: str, **more: Any) -> msgspec.Raw:
     return raw({"type": kind, **place, **CALLS[kind], **more})
 
 
-def typed(kind: str, **more: Any) -> wire.OutputItem:
-    return wire.decode_item(call(kind, **more))
+def typed(kind: str, **more: Any) -> wire.ToolCall:
+    return decode_call(call(kind, **more))
 
 
 # --- Keys --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_every_call_has_an_id(kind: str) -> None:
+    assert typed(kind).call_id == "c"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "arguments"),
+    [
+        ("function_call", {"arguments": '{"a":1}'}, '{"a":1}'),
+        ("custom_tool_call", {"input": "SELECT 1"}, "SELECT 1"),
+        ("mcp_approval_request", {"arguments": "[]"}, "[]"),
+        ("tool_search_call", {"arguments": {"goal": "mail"}}, '{"goal":"mail"}'),
+        ("tool_search_call", {}, ""),
+        ("computer_call", {}, ""),
+        ("function_call", {"name": 3}, ""),
+    ],
+)
+def test_a_call_has_what_the_model_wrote(kind: str, more: Json, arguments: str) -> None:
+    assert arguments_of_call(typed(kind, **more)) == arguments
 
 
 @pytest.mark.parametrize("kind", CALLS)
@@ -145,7 +168,7 @@ def test_the_name_of_a_call_has_its_namespace(item: Json, name: str) -> None:
     ],
 )
 def test_the_reason_why_a_call_cannot_be_decoded_names_the_field(item: Json, reason: str) -> None:
-    assert describe_undecodable_call(wire.decode_item(raw(item))) == reason
+    assert describe_undecodable_call(decode_call(raw(item))) == reason
 
 
 @pytest.mark.parametrize("kind", CALLS)
@@ -424,7 +447,7 @@ def test_computer_calls_and_tool_searches_have_no_error_output(kind: str) -> Non
     ],
 )
 def test_a_call_that_cannot_be_decoded_has_an_error_output(item: Json) -> None:
-    made = make_error_output(wire.decode_item(raw(item)), "no")
+    made = make_error_output(decode_call(raw(item)), "no")
     assert made is not None
     assert call_key(made) == (item["type"], "c")
     assert plain(made).get("caller") == item.get("caller")

@@ -19,6 +19,7 @@ from trio_responses.types import (
     OutputTextDelta,
     ServerEvent,
     Tool,
+    ToolCall,
     UnknownEvent,
 )
 from trio_responses.typing import (
@@ -40,6 +41,8 @@ def narrow_events(server: ServerEvent, stream: StreamEvent, run: RunEvent, event
         _ = stream.sequence  # error
     if run.type == "trio_responses.tool_started":
         _ = run.seconds  # error
+        _ = run.call.arguments  # error
+        _ = run.call.role  # error
     if event.type == "trio_responses.connection_lost":
         _ = event.outage  # error
 
@@ -53,6 +56,15 @@ def narrow_items(output: OutputItem, given: InputItem, part: ContentPart, tool: 
         _ = part.text  # error
     if tool.type == "custom":
         _ = tool.parameters  # error
+
+
+def read_call(call: ToolCall) -> None:
+    _ = call.output  # error
+    _ = call.arguments  # error
+    if call.type == "computer_call":
+        _ = call.name  # error
+    if call.type == "message":  # error
+        pass
 
 
 def make_events() -> None:

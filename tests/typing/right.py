@@ -34,6 +34,7 @@ from trio_responses import (
 )
 from trio_responses.testing import ResponsesServer
 from trio_responses.types import (
+    ComputerCall,
     ContentPart,
     ErrorEvent,
     FunctionCall,
@@ -51,6 +52,7 @@ from trio_responses.types import (
     ServerEvent,
     ShellOutcome,
     Tool,
+    ToolCall,
     UndecodableFrame,
     UnknownEvent,
     UnknownItem,
@@ -203,6 +205,37 @@ def narrow_tool(tool: Tool) -> str:
     return tool.wire_type
 
 
+def read_call(call: ToolCall) -> str | None:
+    if call.type == "computer_call":
+        assert_type(call, ComputerCall)
+        return call.call_id
+    if call.type == "function_call":
+        assert_type(call, FunctionCall)
+        return call.arguments
+    if call.type == "trio_responses.unknown_item":
+        assert_type(call, UnknownItem)
+    return call.call_id
+
+
+def read_notifications(event: ToolStarted | ToolProgress | ToolFinished) -> str:
+    assert_type(event.call, ToolCall)
+    assert_type(event.call_id, str | None)
+    assert_type(event.call.call_id, str | None)
+    return f"{event.call.wire_type} {event.name}({event.arguments})"
+
+
+async def approve(call: ToolCall) -> bool | str:
+    return isinstance(call, FunctionCall) and call.name == "get_weather"
+
+
+async def answer_computer_call(call: ComputerCall) -> Message | None:
+    return Message(role="user", content=str(call.actions))
+
+
+async def decide_interrupted_call(call: ToolCall) -> str:
+    return "rerun" if call.type == "function_call" else "report"
+
+
 def read_types(started: ToolStarted, delta: OutputTextDelta) -> None:
     assert_type(started.type, Literal["trio_responses.tool_started"])
     assert_type(delta.type, Literal["response.output_text.delta"])
@@ -304,6 +337,9 @@ async def run_conversation(connection: ResponsesConnection, pool: ResponsesPool)
         await conversation.run("hi", timeouts=Timeouts(stall=30))
         await conversation.run("hi", tools=lambda _: [get_weather, WebSearchPreviewTool()])
         await conversation.run("hi", tools=choose_tools, max_tool_retries=2)
+        await conversation.run(
+            "hi", approve=approve, handlers={"computer_call": answer_computer_call}
+        )
         answer = await conversation.parse(int, "hi", tools=[get_weather], tool_timeout=3)
         assert_type(answer.parsed, int)
         async with conversation.run_stream("hi", tool_choice="required", snapshot=False) as run:

@@ -63,6 +63,17 @@ def test_a_message_without_type_may_have_parts_of_unknown_types() -> None:
     assert isinstance(item(type=5, role="assistant", content=parts), UnknownItem)
 
 
+@pytest.mark.parametrize(
+    ("fields", "call_id"), [({"call_id": "c", "name": 3}, "c"), ({"call_id": 3}, None), ({}, None)]
+)
+def test_a_call_that_does_not_match_its_type_keeps_its_id(
+    fields: dict[str, Any], call_id: str | None
+) -> None:
+    unknown = item(type="shell_call", **fields)
+    assert isinstance(unknown, UnknownItem)
+    assert unknown.call_id == call_id
+
+
 def test_raw_output_keeps_unknown_fields_and_unknown_items() -> None:
     sent: list[Any] = [
         {"type": "message", "role": "assistant", "content": [], "brand_new": {"a": [1, None]}},

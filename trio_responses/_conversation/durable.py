@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.lease import LeaseKeeper
     from trio_responses._instruments.instrument import Instruments
     from trio_responses._stores.interface import ConversationStore
-    from trio_responses._wire import OutputItem
+    from trio_responses._wire import ToolCall
 
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
     "open_durable",
 ]
 
-OnInterruptedCall: TypeAlias = 'Literal["report", "rerun"] | Callable[[OutputItem], Awaitable[Any]]'
+OnInterruptedCall: TypeAlias = 'Literal["report", "rerun"] | Callable[[ToolCall], Awaitable[Any]]'
 """What happens to a call that an earlier owner has started and not finished: ``"report"``,
 ``"rerun"``, or an async function that returns one of them, or the output item of the call."""
 

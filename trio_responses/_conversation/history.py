@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from trio_responses import _wire as wire
-from trio_responses._protocol.calls import call_key, find_calls_and_outputs
+from trio_responses._protocol.calls import call_key, decode_call, find_calls_and_outputs
 from trio_responses._protocol.continuation import parent_of_delta
 from trio_responses._protocol.raw_items import RawItems
 from trio_responses._protocol.replay import (
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from trio_responses._protocol.replay import ReplayRules
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._turn.request_builder import Latest
-    from trio_responses._wire import OutputItem, Response, Usage
+    from trio_responses._wire import Response, ToolCall, Usage
 
 __all__ = [
     "ActiveRequest",
@@ -536,7 +535,7 @@ class CallTracker:
         """The calls that have started and not ended."""
         return list(self._started)
 
-    def pending_calls(self, answered_by: RawItems | None = None) -> dict[CallKey, OutputItem]:
+    def pending_calls(self, answered_by: RawItems | None = None) -> dict[CallKey, ToolCall]:
         """Return the tool calls without output, in order.
 
         A call id that occurs again is a new call if the earlier call has an output. Two calls with
@@ -546,9 +545,7 @@ class CallTracker:
         """
         new = find_calls_and_outputs(answered_by) if answered_by and self._pending else ()
         answered = {found.key for found in new}
-        return {
-            key: wire.decode_item(raw) for key, raw in self._pending.items() if key not in answered
-        }
+        return {key: decode_call(raw) for key, raw in self._pending.items() if key not in answered}
 
     def is_ambiguous(self, key: CallKey) -> bool:
         """Whether several calls that differ have this id."""

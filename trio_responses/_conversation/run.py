@@ -440,7 +440,7 @@ class RunStream:
             self._toolbox.handles(call) for call in pending
         )
 
-    def _pending_calls(self, new: RawItems) -> dict[CallKey, wire.OutputItem]:
+    def _pending_calls(self, new: RawItems) -> dict[CallKey, wire.ToolCall]:
         """Return the calls without output, in order; outputs in the new items count.
 
         :raises CallInterrupted: for a call that was interrupted, if its output cannot say so.
@@ -459,7 +459,7 @@ class RunStream:
             )
 
     def _start_calls(
-        self, calls: Mapping[CallKey, wire.OutputItem], scope: trio.CancelScope
+        self, calls: Mapping[CallKey, wire.ToolCall], scope: trio.CancelScope
     ) -> trio.MemoryReceiveChannel[ToolNotification]:
         """Start tool calls in parallel, and return the channel of their notifications."""
         # The buffer has room for all notifications of a call: started, finished, an exception, and
@@ -470,7 +470,7 @@ class RunStream:
 
     async def _run_calls(
         self,
-        calls: Mapping[CallKey, wire.OutputItem],
+        calls: Mapping[CallKey, wire.ToolCall],
         notifications: trio.MemorySendChannel[ToolNotification],
         scope: trio.CancelScope,
     ) -> None:
@@ -488,7 +488,7 @@ class RunStream:
     async def _run_or_fail(
         self,
         key: CallKey,
-        call: wire.OutputItem,
+        call: wire.ToolCall,
         notifications: trio.MemorySendChannel[ToolNotification],
         scope: trio.CancelScope,
         *,
@@ -506,7 +506,7 @@ class RunStream:
     async def _run_call(
         self,
         key: CallKey,
-        call: wire.OutputItem,
+        call: wire.ToolCall,
         notifications: trio.MemorySendChannel[ToolNotification],
     ) -> None:
         """Run one tool call, and store its output in the history.
@@ -543,7 +543,7 @@ class RunStream:
             raise failure
 
     async def _output_of(
-        self, call: wire.OutputItem, notifications: trio.MemorySendChannel[ToolNotification]
+        self, call: wire.ToolCall, notifications: trio.MemorySendChannel[ToolNotification]
     ) -> tuple[msgspec.Raw, Exception | None]:
         """Run a tool call; return its output, and the exception that the output reports."""
         unread = trio.Semaphore(1, max_value=1)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from trio_responses._protocol.frames import Message
-    from trio_responses._wire import OutputItem, Response, Usage
+    from trio_responses._wire import Response, ToolCall, Usage
 
 __all__ = [
     "Instrument",
@@ -369,7 +369,7 @@ class Instruments:
             self.notify(Instrument.run_ended, run)
 
     @contextmanager
-    def observe_call(self, call: OutputItem) -> Generator[ToolRecord | None, None, None]:
+    def observe_call(self, call: ToolCall) -> Generator[ToolRecord | None, None, None]:
         """Notify the instruments before and after the block, which runs a tool's call.
 
         Yields the record of the call; `None` when no instrument has a hook for tools.
@@ -377,11 +377,10 @@ class Instruments:
         if "tool" not in self._subjects:
             yield None
             return
-        call_id = getattr(call, "call_id", None)
         tool = ToolRecord(
             name=name_of_call(call),
             kind=call.wire_type,
-            call_id=call_id if isinstance(call_id, str) else None,
+            call_id=call.call_id,
             call=call,
         )
         self.notify(Instrument.tool_started, tool)

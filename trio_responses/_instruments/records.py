@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from trio_responses._errors import ResponsesError
-    from trio_responses._wire import OutputItem, Response, Usage
+    from trio_responses._wire import Response, ToolCall, Usage
 
 __all__ = [
     "ConnectionRecord",
@@ -161,7 +161,7 @@ class ToolRecord:
     """The type of the call, such as ``function_call``."""
     call_id: str | None = None
     """The ``call_id`` of the call, which the model chose."""
-    call: OutputItem | None = field(default=None, repr=False)
+    call: ToolCall | None = field(default=None, repr=False)
     """The call as the model made it, with all content."""
     output: msgspec.Raw | None = field(default=None, repr=False)
     """The output item for the model, with all content; `None` until the tool has finished."""

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CallItem",
     "CallKey",
+    "arguments_of_call",
     "call_key",
     "container_call_key",
+    "decode_call",
     "describe_undecodable_call",
     "find_calls_and_outputs",
     "find_unanswerable_call",
@@ -176,6 +178,24 @@ def _fields_of(item: wire.OutputItem) -> _ItemFields:
     )
 
 
+def decode_call(raw: msgspec.Raw) -> wire.ToolCall:
+    """Decode an item that `find_calls_and_outputs` has found to be a tool call."""
+    return cast("wire.ToolCall", wire.decode_item(raw))
+
+
+def arguments_of_call(call: wire.ToolCall) -> str:
+    """Return what the model wrote for a call: its arguments or input; ``""`` if it has none."""
+    match call:
+        case wire.FunctionCall() | wire.McpApprovalRequest():
+            return call.arguments
+        case wire.CustomToolCall():
+            return call.input
+        case wire.ToolSearchCall() if call.arguments is not None:
+            return bytes(_encode(call.arguments)).decode()
+        case _:
+            return ""
+
+
 def name_of_call(call: wire.OutputItem) -> str:
     """Return the qualified name of the tool of a call; the type of a call without a name."""
     if isinstance(call, wire.FunctionCall | wire.CustomToolCall):
@@ -186,7 +206,7 @@ def name_of_call(call: wire.OutputItem) -> str:
 # --- Calls that cannot run ---------------------------------------------------------------
 
 
-def describe_undecodable_call(call: wire.OutputItem) -> str | None:
+def describe_undecodable_call(call: wire.ToolCall) -> str | None:
     """Return why a call cannot be decoded; `None` for a call that can.
 
     A namespace and safety checks of a wrong type count: as optional fields they decode to `None`.
@@ -271,7 +291,7 @@ def is_output_item(result: Any) -> bool:
     return isinstance(result, wire.Item | wire.UnknownItem)
 
 
-def make_output(call: wire.OutputItem, result: Any) -> msgspec.Raw:
+def make_output(call: wire.ToolCall, result: Any) -> msgspec.Raw:
     """Return the output item of a tool call, made of the result of a function or handler.
 
     A whole output item is encoded unchanged. Any other result becomes the field ``output``, with
@@ -313,7 +333,7 @@ def _with_acknowledgement(
     return _encode(fields)
 
 
-def make_error_output(call: wire.OutputItem, text: str) -> msgspec.Raw | None:
+def make_error_output(call: wire.ToolCall, text: str) -> msgspec.Raw | None:
     """Return the output item that states why a tool call was not run, or how it failed.
 
     :return: `None` for a call whose output cannot hold a text: a computer call, a tool search.
@@ -338,7 +358,7 @@ _ID_FIELDS: Final = {"mcp_approval_request": "approval_request_id", "local_shell
 """The field of the output that has the id of the call, where it is not ``call_id``."""
 
 
-def _make_output_base(call: wire.OutputItem) -> dict[str, Any]:
+def _make_output_base(call: wire.ToolCall) -> dict[str, Any]:
     """Return the fields of an output item that connect the output to its tool call."""
     fields = _fields_of(call)
     _, name = _make_key(fields) or (None, None)

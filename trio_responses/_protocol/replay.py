@@ -32,6 +32,7 @@ from trio_responses._protocol.calls import (
     OUTPUT_TYPES,
     call_key,
     container_call_key,
+    decode_call,
     make_error_output,
 )
 from trio_responses._protocol.input_forms import is_well_formed, repair
@@ -284,7 +285,7 @@ def error_output_for(raw: msgspec.Raw, text: str) -> msgspec.Raw | None:
         of the input because it cannot be read.
     """
     new = _convert(_read_one(raw), raw, ReplayRules(), Origin())
-    call = wire.decode_item(new) if new is not None else None
+    call = decode_call(new) if new is not None else None
     return make_error_output(call, text) if isinstance(call, wire.Item) else None
 
 

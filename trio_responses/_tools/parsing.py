@@ -18,16 +18,15 @@ from trio_responses._errors import (
     ResponsesError,
 )
 from trio_responses._json_types.json_type import InvalidJSON, text_format
-from trio_responses._protocol.calls import find_calls_and_outputs
+from trio_responses._protocol.calls import decode_call, find_calls_and_outputs
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._wire import decode_item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from trio_responses._json_types.json_type import JSONType
     from trio_responses._protocol.calls import CallKey
-    from trio_responses._wire import OutputItem, Response
+    from trio_responses._wire import Response, ToolCall
 
 __all__ = ["ParsedResponse", "parse_response", "with_text_format"]
 
@@ -104,14 +103,12 @@ def _decode_answer(
         raise ParseMismatchError(response, error.message, place=error.place, calls=calls) from error
 
 
-def _unanswered_calls(
-    response: Response, is_answered: Callable[[CallKey], bool]
-) -> list[OutputItem]:
+def _unanswered_calls(response: Response, is_answered: Callable[[CallKey], bool]) -> list[ToolCall]:
     """Return the calls of a response that the client has to answer, and has not answered."""
     items = find_calls_and_outputs(RawItems.join(response.raw_output or []))
     outputs = {item.key for item in items if not item.is_call}
     return [
-        decode_item(item.raw)
+        decode_call(item.raw)
         for item in items
         if item.is_call and item.key not in outputs and not is_answered(item.key)
     ]

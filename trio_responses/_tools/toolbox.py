@@ -17,6 +17,7 @@ import trio
 from trio_responses import _wire as wire
 from trio_responses._errors import CallNotRejectable, ConfigurationError, SafetyChecksPending
 from trio_responses._protocol.calls import (
+    arguments_of_call,
     describe_undecodable_call,
     is_output_item,
     limit_output,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from trio_responses._tools.namespace import ToolKey, ToolLike
-    from trio_responses._wire import OutputItem
+    from trio_responses._wire import ToolCall
 
 __all__ = [
     "Approve",
@@ -55,10 +56,11 @@ __all__ = [
 ]
 
 Handler: TypeAlias = Callable[[Any], Awaitable[Any]]
-"""Called with a call item. Returns the output item, or the value of its ``output``."""
+"""Called with a call (`types.ToolCall`). Returns the output item, or its ``output``."""
 
 Approve: TypeAlias = Callable[[Any], Awaitable[bool | str]]
-"""Called before a call runs. `True` approves; `False`, or text with the reason, declines."""
+"""Called with a call (`types.ToolCall`) before it runs. `True` approves; `False`, or text with the
+reason, declines."""
 
 OnToolError: TypeAlias = Literal["return", "raise"]
 """How an exception of a tool is handled: ``"return"`` sends the error to the model, ``"raise"``
@@ -81,11 +83,10 @@ NOT_STARTED = "The call was not run, because its run was interrupted before."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolStarted:
-    """A notification that a call starts to run, after its approval."""
+class _ToolNotification:
+    """A notification about one call."""
 
-    type: ClassVar[Literal["trio_responses.tool_started"]] = "trio_responses.tool_started"
-    call: OutputItem
+    call: ToolCall
     """The model's call, as its item."""
 
     @property
@@ -93,41 +94,47 @@ class ToolStarted:
         """The tool's name, with its namespace; the type of the call where it has none."""
         return name_of_call(self.call)
 
+    @property
+    def arguments(self) -> str:
+        """What the model wrote for the tool, mostly JSON; ``""`` for a call without arguments.
+
+        That is the ``arguments`` of a function, the ``input`` of a custom tool.
+        """
+        return arguments_of_call(self.call)
+
+    @property
+    def call_id(self) -> str | None:
+        """The id of the call; `None` for a call without one that cannot be decoded."""
+        return self.call.call_id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolProgress:
+class ToolStarted(_ToolNotification):
+    """A notification that a call starts to run, after its approval."""
+
+    type: ClassVar[Literal["trio_responses.tool_started"]] = "trio_responses.tool_started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolProgress(_ToolNotification):
     """A notification that a tool has reported its progress, by ``context.progress()``."""
 
     type: ClassVar[Literal["trio_responses.tool_progress"]] = "trio_responses.tool_progress"
-    call: OutputItem
-    """The model's call, as its item."""
     value: Any
     """What the tool has reported."""
 
-    @property
-    def name(self) -> str:
-        """The tool's name, with its namespace."""
-        return name_of_call(self.call)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolFinished:
+class ToolFinished(_ToolNotification):
     """A notification that a call has its output, whether the call ran or not."""
 
     type: ClassVar[Literal["trio_responses.tool_finished"]] = "trio_responses.tool_finished"
-    call: OutputItem
-    """The model's call, as its item."""
     raw_item: msgspec.Raw
     """The output item of the call, as raw JSON: what the next request sends."""
     error: Exception | None
     """The exception of the tool, or `InvalidArguments`; `None` if the call did not fail."""
     seconds: float
     """How many seconds the call ran, on Trio's clock; 0 if the call did not run."""
-
-    @property
-    def name(self) -> str:
-        """The tool's name, with its namespace; the type of the call where it has none."""
-        return name_of_call(self.call)
 
     @property
     def output(self) -> Any:
@@ -195,7 +202,7 @@ class Toolbox:
             max_retries=self.max_retries,
         )
 
-    def handles(self, call: OutputItem) -> bool:
+    def handles(self, call: ToolCall) -> bool:
         """Whether the run answers a tool call.
 
         A call that cannot be decoded, or is of an undeclared tool, is answered with an error.
@@ -210,12 +217,12 @@ class Toolbox:
             case _:
                 return self._function(call) is not None or self._handler(call) is not None
 
-    def _function(self, call: OutputItem) -> FunctionTool[..., Any] | None:
+    def _function(self, call: ToolCall) -> FunctionTool[..., Any] | None:
         if not isinstance(call, wire.FunctionCall):
             return None
         return self.functions.get(tool_key(call.name, call.namespace))
 
-    def _handler(self, call: OutputItem) -> Handler | None:
+    def _handler(self, call: ToolCall) -> Handler | None:
         if isinstance(call, wire.FunctionCall | wire.CustomToolCall):
             handler = self.handlers.get(call.qualified_name)
             if handler is not None:
@@ -223,7 +230,7 @@ class Toolbox:
         return self.handlers.get(call.wire_type)
 
     async def output_without_running(
-        self, call: OutputItem, *, ambiguous: bool
+        self, call: ToolCall, *, ambiguous: bool
     ) -> msgspec.Raw | None:
         """Return the output item of a tool call that must not run; `None` for a call that may run.
 
@@ -255,7 +262,7 @@ class Toolbox:
             raise CallNotRejectable(call.wire_type, reason)
         return self._limited(call, rejection)
 
-    def _reason_not_to_run(self, call: OutputItem, *, ambiguous: bool) -> str | None:
+    def _reason_not_to_run(self, call: ToolCall, *, ambiguous: bool) -> str | None:
         """Return the reason for the model why a call cannot run; `None` if it may, once approved.
 
         :raises SafetyChecksPending: for a computer call with safety checks that cannot be approved.
@@ -280,7 +287,7 @@ class Toolbox:
         key = tool_key(call.name, call.namespace)
         return key not in self.declared and self._handler(call) is None
 
-    def _limited(self, call: OutputItem, output: msgspec.Raw) -> msgspec.Raw:
+    def _limited(self, call: ToolCall, output: msgspec.Raw) -> msgspec.Raw:
         """Return an output item whose texts are shortened to ``max_output`` characters.
 
         :raises InvalidResult: if the output is too long for any other reason.
@@ -293,7 +300,7 @@ class Toolbox:
             )
         return limited
 
-    async def run(self, call: OutputItem, make_context: MakeContext) -> msgspec.Raw:
+    async def run(self, call: ToolCall, make_context: MakeContext) -> msgspec.Raw:
         """Run a tool call within its time limit, and return its output item.
 
         :param make_context: returns the context of the call, for a function that has a parameter
@@ -314,7 +321,7 @@ class Toolbox:
         )
 
     async def _run(
-        self, call: OutputItem, function: FunctionTool[..., Any] | None, make_context: MakeContext
+        self, call: ToolCall, function: FunctionTool[..., Any] | None, make_context: MakeContext
     ) -> msgspec.Raw:
         if function is not None and isinstance(call, wire.FunctionCall):
             result = await function.call(function.bind(call.arguments), make_context(call))
@@ -327,7 +334,7 @@ class Toolbox:
                 result = encode_output(result, tool=name_of_call(call))
         return self._limited(call, make_output(call, result))
 
-    def error_output(self, call: OutputItem, error: Exception) -> msgspec.Raw | None:
+    def error_output(self, call: ToolCall, error: Exception) -> msgspec.Raw | None:
         """Return the output item that reports an error to the model.
 
         :return: `None` if the output of this type of call has no place for text.
@@ -347,7 +354,7 @@ class Toolbox:
         """Whether an exception of a tool ends the run. What the model can correct does not."""
         return self.on_error == "raise" and not asks_for_retry(error)
 
-    def retries_of(self, call: OutputItem) -> int | None:
+    def retries_of(self, call: ToolCall) -> int | None:
         """Return how often the model may call the tool of a call again; `None` without a limit."""
         function = self._function(call)
         own = function.max_retries if function is not None else None

@@ -148,6 +148,21 @@ class UnknownItem(Unknown):
     __slots__ = ()
     type: ClassVar[Literal["trio_responses.unknown_item"]] = "trio_responses.unknown_item"
 
+    @property
+    def call_id(self) -> str | None:
+        """The item's ``call_id``, as calls have one; `None` where it has none that is text."""
+        try:
+            return _call_decoder.decode(self.raw).call_id
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+
+
+class _Call(msgspec.Struct):
+    call_id: str | None = None
+
+
+_call_decoder: msgspec.json.Decoder[_Call] = msgspec.json.Decoder(_Call)
+
 
 class UnknownPart(Unknown):
     """A content part, annotation, action or outcome of a type that this version does not know."""

@@ -433,6 +433,11 @@ class McpApprovalRequest(Item, frozen=True, kw_only=True, tag="mcp_approval_requ
     """The arguments, as JSON text."""
     server_label: str | None = None
 
+    @property
+    def call_id(self) -> str:
+        """The ``id``: calls of every type have a ``call_id``, which their output names."""
+        return self.id
+
 
 class McpApprovalResponse(Item, frozen=True, kw_only=True, tag="mcp_approval_response"):
     """The approval or rejection of an MCP tool call."""
@@ -519,14 +524,29 @@ _KnownOutputItem: TypeAlias = (
 _KnownInputItem: TypeAlias = (
     _KnownOutputItem | ItemReference | CompactionTrigger | ConfigurationUpdate
 )
+_KnownToolCall: TypeAlias = (
+    FunctionCall
+    | CustomToolCall
+    | ComputerCall
+    | ShellCall
+    | LocalShellCall
+    | ApplyPatchCall
+    | McpApprovalRequest
+    | ToolSearchCall
+)
 if TYPE_CHECKING:
     OutputItem: TypeAlias = _KnownOutputItem | UnknownItem
     """An item in the output of a response. Items of unknown types are `UnknownItem`."""
     InputItem: TypeAlias = _KnownInputItem | UnknownItem
     """An item in the input of a response: any output item, or one of three input-only items."""
+    ToolCall: TypeAlias = _KnownToolCall | UnknownItem
+    """A call that the client answers. One that cannot be decoded, and never runs, is `UnknownItem`.
+
+    Each has a ``call_id``."""
 else:
     OutputItem = _KnownOutputItem
     InputItem = _KnownInputItem
+    ToolCall = _KnownToolCall
 
 JSON_TEXT_FIELDS: dict[str, str] = {
     str(record.__struct_config__.tag): field.encode_name

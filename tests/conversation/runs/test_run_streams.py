@@ -73,6 +73,8 @@ async def test_one_iteration_has_the_events_of_the_model_and_its_tools(
     [started] = [event for event in events if isinstance(event, ToolStarted)]
     [finished] = [event for event in events if isinstance(event, ToolFinished)]
     assert started.name == finished.name == "weather"
+    assert started.arguments == finished.arguments == '{"city":"Oslo"}'
+    assert started.call_id == finished.call_id == "call_1"
     assert started.call == finished.call == run.responses[0].function_calls[0]
     assert finished.seconds == pytest.approx(1)
     assert finished.output == "21 degrees in Oslo"
