@@ -235,7 +235,35 @@ async def test_a_server_that_speaks_only_http_is_named_with_its_path() -> None:
             async with server.open_client(transport="websocket"):
                 pass
     assert "speaks only HTTP" in str(failure.value)
-    assert str(failure.value).endswith(f"{Endpoint.of(server.url).host}/v1/responses?")
+    assert str(failure.value).endswith(
+        f": is the Responses API at {Endpoint.of(server.url).address}?"
+    )
+
+
+@pytest.mark.parametrize("has_extra", [True, False])
+async def test_a_base_url_without_a_path_is_the_reason_for_a_404(
+    monkeypatch: pytest.MonkeyPatch, *, has_extra: bool
+) -> None:
+    if not has_extra:
+        monkeypatch.setattr("trio_responses._transport.http.find_spec", lambda _: None)
+    async with open_test_server() as server:
+        url = "http://127.0.0.1:8871"
+        transport = "websocket" if has_extra else "auto"
+        with pytest.raises(UpgradeUnsupported) as failure:
+            async with open_responses(url, dial=server.dial, transport=transport):
+                pass
+        assert str(failure.value).endswith(
+            "; the base URL is wrong: did you mean http://127.0.0.1:8871/v1?"
+        )
+
+
+async def test_a_404_of_a_turn_over_http_asks_about_the_base_url() -> None:
+    async with (
+        open_test_server() as server,
+        open_responses("http://127.0.0.1", dial=server.dial, transport="http") as connection,
+    ):
+        with pytest.raises(APIError, match=r"Unknown path: /responses.* /v1 may be missing in it"):
+            await connection.create("hi", model="m")
 
 
 # --- On a connection ---------------------------------------------------------------------------
@@ -470,7 +498,11 @@ def test_under_asyncio_the_error_names_trio(program: Callable[[], Any]) -> None:
     [
         (404, b"<html>", True),
         (404, b'{"detail":"Not Found"}', True),
+        (404, b'{"error":{"message":"Unknown path: /responses","code":"not_found"}}', True),
+        (404, b'{"error":{"message":"Invalid URL (POST /responses)"}}', True),
+        (404, b'{"error":{"message":"File Not Found","code":404}}', True),
         (404, b'{"error":{"message":"No response resp_1.","code":"not_found"}}', False),
+        (404, b'{"error":{"message":"The model m was not found","code":404}}', False),
         (400, b"<html>", False),
     ],
 )

@@ -200,6 +200,8 @@ async def test_url_and_endpoint_together_are_refused(opener: Opener) -> None:
         ("http_client", ": use dial=, proxy= or ssl_context="),
         ("model", ": it is a parameter of each turn"),
         ("reconect", r": did you mean 'reconnect'\?"),
+        ("limiter", r": did you mean 'rate_limiter'\?"),
+        ("key", r": did you mean 'api_key'\?"),
         ("zzzzzz", "$"),
     ],
 )
@@ -208,6 +210,24 @@ def test_an_unknown_option_is_an_error_with_the_name_here(
 ) -> None:
     with pytest.raises(TypeError, match=rf"{function.__name__}\(\) has no option '{name}'{hint}"):
         function(**{name: 1})
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (8080, "'http://127.0.0.1:8080/v1', not 8080"),
+        (-1, "'http://127.0.0.1:PORT/v1', not -1"),
+        (b"https://u:secret@host", "'https://host/v1', not bytes"),
+        (3.5, "'https://host/v1', not float"),
+    ],
+)
+async def test_a_url_that_is_no_string_is_refused(opener: Opener, given: Any, message: str) -> None:
+    if opener is open_pool and isinstance(given, int):
+        message = f"for the number of connections use size={given}"
+    with pytest.raises(ConfigurationError, match=f"must be a string.*{message}$"):
+        async with opener(given):
+            pytest.fail("the block began")  # pragma: no cover
 
 
 @pytest.mark.parametrize("function", [*OPENERS, connect_responses])

@@ -48,6 +48,7 @@ HANDSHAKE_HEADER = re.compile(
     r"host|connection|upgrade|sec-websocket-.*|content-length|transfer-encoding", re.IGNORECASE
 )
 HOUR = 3600.0
+MAX_PORT: Final = 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +226,12 @@ class Endpoint:
         return f"{self.authority}{self.path}"
 
     @property
+    def base_url(self) -> str:
+        """The base URL, as other clients take it: with ``http`` or ``https``, without a query."""
+        path = self.path.removesuffix("/responses")
+        return f"{'https' if self.secure else 'http'}://{self.authority}{path}"
+
+    @property
     def path(self) -> str:
         """The path of the upgrade request."""
         return urlsplit(self.url).path
@@ -386,6 +393,8 @@ def websocket_url(url: str) -> str:
         user name or password (no handshake sends them), a fragment, and every character that is not
         printable ASCII.
     """
+    if not isinstance(cast("object", url), str):
+        raise ConfigurationError(_describe_no_url(url))
     if not _matches(URL_TEXT, url):
         raise ConfigurationError(
             "the URL must be a string of printable ASCII characters without spaces"
@@ -413,6 +422,21 @@ def websocket_url(url: str) -> str:
     if not path.endswith("/responses"):
         path += "/responses"
     return urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
+
+
+def _describe_no_url(given: object) -> str:
+    """Return the message for a value that is no string; only a number is quoted, as no secret."""
+    if not isinstance(given, int) or isinstance(given, bool):
+        return f"the URL must be a string, such as 'https://host/v1', not {type(given).__name__}"
+    port = given if 0 < given <= MAX_PORT else "PORT"
+    return f"the URL must be a string, such as 'http://127.0.0.1:{port}/v1', not {given}"
+
+
+def question_about_path(endpoint: Endpoint) -> str:
+    """Return a question for an endpoint whose server does not know the path."""
+    if endpoint.path == "/responses":
+        return f"did you mean {endpoint.base_url}/v1?"
+    return f"is the Responses API at {endpoint.address}?"
 
 
 def azure_url(resource: str) -> str:

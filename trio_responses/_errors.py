@@ -13,6 +13,7 @@ refused handshake is a `HandshakeRejected`, a failed response a `ResponseFailedE
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar, cast
 
 import trio
@@ -111,6 +112,12 @@ class ConfigurationError(ResponsesError, ValueError):
 SERVER_ERRORS: Final = range(500, 600)
 RETRYABLE_CLIENT_ERRORS: Final = frozenset({408, 425, 429})
 NOT_FOUND: Final = 404
+NO_SUCH_PATH: Final = re.compile(
+    r"|(?:(?:404 )?(?:file |page )?not found|"
+    r"(?:unknown path|invalid url|cannot post|no route)\b.*)\.?",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What servers say of a path that they do not have: OpenAI, FastAPI, Express, llama.cpp, ours."""
 TOO_MANY_REQUESTS: Final = 429
 NOT_IMPLEMENTED: Final = 501
 SERVER_ERROR_CODE: Final = "server_error"
@@ -420,8 +427,7 @@ def _hint_for(error: APIError) -> str:
         if error.retry_after is None:
             return "try again later"
         return f"try again after {error.retry_after:g} s"
-    no_reason = not error.code and error.message.casefold() in {"", "not found"}
-    no_such_path = error.status == NOT_FOUND and no_reason
+    no_such_path = error.status == NOT_FOUND and NO_SUCH_PATH.fullmatch(error.message)
     if no_such_path and not isinstance(error, HandshakeRejected):
         return "is the base URL right? /v1 may be missing in it"
     if error.param == "model" and error.code == "missing_required_parameter":
@@ -740,7 +746,7 @@ class ParseMismatchError(ParseError, ValueError):
 
     :ivar text: the text of the answer; it is not in ``str()``.
     :ivar message: the reason why the text does not fit, or why there is no answer. The reason may
-        quote the text, so it is not in ``str()`` when there is a text.
+        quote the text, so ``str()`` has it without the text, or not at all.
     :ivar place: the path of the value that does not fit, such as ``$.city``; `None` when unknown.
     :ivar calls: the calls of tools in the response that have no output.
     """
@@ -750,6 +756,7 @@ class ParseMismatchError(ParseError, ValueError):
         response: Response,
         message: str | None = None,
         *,
+        summary: str | None = None,
         place: str | None = None,
         calls: Sequence[ToolCall] = (),
     ) -> None:
@@ -758,10 +765,10 @@ class ParseMismatchError(ParseError, ValueError):
         if message is not None:
             where = f" at {printable(place, SHORT)}" if place else ""
             hint = f"; {reason}" if calls else ""
-            problem = (
-                f"does not fit the type that was asked for{where}: error.message has the reason,"
-                f" error.text the answer{hint}"
-            )
+            found = f"{where}: error.message has the reason, error.text the answer"
+            if summary is not None:
+                found = f": {printable(summary)}; error.text has the answer"
+            problem = f"does not fit the type that was asked for{found}{hint}"
         super().__init__(problem, response)
         answers = response.answer_messages
         self.text: str = answers[-1].output_text if answers else ""

@@ -6,7 +6,6 @@ What differs between servers is in `_endpoint.py` instead.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import math
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, Typ
 
 from trio_responses._errors import ConfigurationError
 from trio_responses._protocol.replay import ReplayRules
+from trio_responses._wire.param_checks import closest_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -460,9 +460,9 @@ def explain_options(function: Callable[P, R]) -> Callable[P, R]:
 
 def _describe_unknown_option(function: str, name: str, known: list[str]) -> str:
     hint = NO_SUCH_OPTION.get(name)
-    close = difflib.get_close_matches(name, known, n=1)
-    if hint is None and close:
-        hint = f"did you mean {close[0]!r}?"
+    close = closest_name(name, known)
+    if hint is None and close is not None:
+        hint = f"did you mean {close!r}?"
     return f"{function}() has no option {name!r}" + (f": {hint}" if hint else "")
 
 

@@ -375,6 +375,20 @@ def test_the_text_of_an_error_does_not_quote_the_json() -> None:
     assert "secret" not in str(refusal.value)
 
 
+def test_the_text_of_an_error_says_what_does_not_fit() -> None:
+    with pytest.raises(InvalidJSON) as refusal:
+        JSONType(Point).decode('{"x": "secret"}')
+    assert str(refusal.value) == f"the JSON does not match its type: {refusal.value.message}"
+    assert "Input should be a valid" in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+
+
+def test_the_text_of_a_validator_of_the_user_is_not_quoted() -> None:
+    with pytest.raises(InvalidJSON, match="see the attribute message") as refusal:
+        JSONType(Even).decode('{"number": 3}')
+    assert refusal.value.summary is None
+
+
 def test_the_traceback_of_an_error_does_not_quote_the_json() -> None:
     def go(point: Point) -> None: ...
 

@@ -674,10 +674,43 @@ def test_the_text_of_an_error_does_not_quote_the_json() -> None:
     with pytest.raises(InvalidJSON) as refusal:
         JSONType(Colour).decode('{"value": "secret"}')
     assert "secret" in refusal.value.message
-    assert (
-        str(refusal.value)
-        == "the JSON does not match its type at $.value: see the attribute message"
-    )
+    assert str(refusal.value) == "the JSON does not match its type: Invalid enum value at `$.value`"
+    assert refusal.value.summary == "Invalid enum value at `$.value`"
+
+
+class Named(msgspec.Struct, forbid_unknown_fields=True):
+    name: Annotated[str, msgspec.Meta(max_length=3)]
+    colour: Colour = Colour.RED
+
+    def __post_init__(self) -> None:
+        if self.name == "own":
+            raise ValueError(f"Expected `another`, got {self.name}")
+
+
+@pytest.mark.parametrize(
+    ("json", "reason"),
+    [
+        ('{"name": 1}', ": Expected `str`, got `int` at `$.name`"),
+        ('{"name": "secret"}', ": Expected `str` of length <= 3 at `$.name`"),
+        ("{}", ": Object missing required field `name`"),
+        ('{"name": "a", "secret": 1}', ": Object contains unknown field"),
+        ('{"name": "a", "colour": "secret"}', ": Invalid enum value at `$.colour`"),
+        ("secret", ": JSON is malformed: invalid character (byte 0)"),
+        ('{"name', ": Input data was truncated"),
+        ("[" * 100_000, ": the JSON nests too deeply"),
+        ('{"name": "own"}', ": see the attribute message"),
+    ],
+)
+def test_the_text_of_an_error_says_what_does_not_fit(json: str, reason: str) -> None:
+    with pytest.raises(InvalidJSON) as refusal:
+        JSONType(Named).decode(json)
+    assert str(refusal.value) == f"the JSON does not match its type{reason}"
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_text_in_place_of_a_type_is_quoted_once() -> None:
+    with pytest.raises(ConfigurationError, match=r"Type 'Weather' is not supported"):
+        JSONType[Any]("Weather")
 
 
 # --- Types that msgspec does not know by itself ---------------------------------------------

@@ -96,6 +96,8 @@ def test_every_typed_dict_is_public() -> None:
     [
         ("temprature", "create() has no parameter 'temprature'; did you mean 'temperature'?"),
         ("delivry", "create() has no parameter 'delivry'; did you mean 'delivery'?"),
+        ("tool", "create() has no parameter 'tool'; did you mean 'tools'?"),
+        ("tokens", "create() has no parameter 'tokens'; did you mean 'max_output_tokens'?"),
         (
             "brand_new",
             (

@@ -26,7 +26,7 @@ from trio_responses._connection.router import Router
 from trio_responses._connection.shared_backoff import SharedBackoff
 from trio_responses._connection.socket import Socket, SocketState
 from trio_responses._connection.socket_set import SocketSet
-from trio_responses._endpoint import api_key_for, handshake_headers, key_hint
+from trio_responses._endpoint import api_key_for, handshake_headers, key_hint, question_about_path
 from trio_responses._errors import (
     AuthenticationError,
     ConnectError,
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionEngine", "drained"]
 
 UNAUTHORIZED: Final = 401
+NOT_FOUND: Final = 404
 UPGRADE_SECONDS: Final = 5.0
 """How long ``transport="auto"`` waits for the answer to an upgrade before it uses HTTP."""
 PASSES_FOR_A_READ: Final = 4
@@ -554,11 +555,11 @@ class ConnectionEngine:
             error.add_hint(self._key_hint)
             raise
         except UpgradeUnsupported as error:
-            error.add_hint(
-                "the server speaks only HTTP, or the base URL is wrong: is the Responses API at"
-                f" {endpoint.host}{endpoint.path}?"
-            )
-            if self.config.transport == "auto" and not is_http_installed():
+            question = question_about_path(endpoint)
+            lacks_path = endpoint.path == "/responses" and error.status == NOT_FOUND
+            problem = "" if lacks_path else "the server speaks only HTTP, or "
+            error.add_hint(f"{problem}the base URL is wrong: {question}")
+            if self.config.transport == "auto" and not is_http_installed() and not lacks_path:
                 error.add_hint(f"to use it over HTTP, {install_hint('http')}")
             raise
 

@@ -12,6 +12,7 @@ import re
 from typing import Any, Protocol, TypeVar
 
 from trio_responses._errors import ResponsesError
+from trio_responses._safe_text import printable
 
 __all__ = ["Adapter", "FieldAdapter", "InvalidJSON", "TypeAdapterLike"]
 
@@ -22,17 +23,28 @@ class InvalidJSON(ResponsesError, ValueError):
     """Text from a model that is not JSON, or JSON that does not match its type.
 
     :ivar message: the error and its place, to send to the model. The message may quote the JSON, so
-        ``str()`` leaves it out.
+        ``str()`` has its ``summary`` instead.
+    :ivar summary: the message without the JSON: types, names of fields, and the place; `None` if it
+        is not known what the message quotes, as for one of the type's own validators.
     :ivar place: the path of the value (``$.days[0]``); `None` if unknown.
     """
 
     def __init__(
-        self, message: str, *, subject: str = "the JSON", place: str | None = None
+        self,
+        message: str,
+        *,
+        subject: str = "the JSON",
+        summary: str | None = None,
+        place: str | None = None,
     ) -> None:
         found = re.search(r" at `([^`]*)`$", message)
         self.place: str | None = place or (found[1] if found else None)
-        where = f" at {self.place}" if self.place else ""
-        super().__init__(f"{subject} does not match its type{where}: see the attribute message")
+        self.summary: str | None = summary
+        if summary is not None:
+            problem = f": {printable(summary)}"
+        else:
+            problem = f"{f' at {self.place}' if self.place else ''}: see the attribute message"
+        super().__init__(f"{subject} does not match its type{problem}")
         self.message = message
 
 

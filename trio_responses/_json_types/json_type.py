@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 import msgspec
 
@@ -120,7 +120,8 @@ class JSONType(Generic[T]):
                 return self.decode(mended)
             if isinstance(error, InvalidJSON):
                 raise
-            raise InvalidJSON(_explain(error)) from error
+            message = _explain(error)
+            raise InvalidJSON(message, summary=_summarize(message, error)) from error
         return value
 
     def __repr__(self) -> str:
@@ -202,3 +203,31 @@ def _explain(error: Exception) -> str:
     while found := re.fullmatch(r"(.*) - at `\$([^`]*)`", text, re.DOTALL):  # the outer place first
         text, place = found[1], place + found[2]
     return f"{text} at `${place}`" if place else text.replace(" - at `", " at `")
+
+
+_UNQUOTED: Final = (
+    "Expected `",
+    "Object missing required field `",
+    "JSON is malformed",
+    "Input data was truncated",
+    "the ",
+)
+"""How messages begin that have types and names of fields, and nothing of the JSON."""
+_QUOTING: Final = re.compile(
+    r"(Object contains unknown field|Invalid enum value|Invalid value) .*?( at `\$[^`]*`)?",
+    re.DOTALL,
+)
+"""Messages that quote a key or a word of the JSON, after the first group."""
+
+
+def _summarize(message: str, error: Exception) -> str | None:
+    """Return the message for a decoding error without the JSON; `None` if it may quote it.
+
+    :param error: the error; one with a cause has the text of the type's own code.
+    """
+    if error.__cause__ is not None:
+        return None
+    quoting = _QUOTING.fullmatch(message)
+    if quoting is not None:
+        return quoting[1] + (quoting[2] or "")
+    return message if message.startswith(_UNQUOTED) else None

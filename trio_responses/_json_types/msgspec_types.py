@@ -92,9 +92,10 @@ class MsgspecType:
             self.schema = _SchemaWriter().write_root(info, place)
             self._decoder = msgspec.json.Decoder[Any](annotation, dec_hook=decode_custom)
         except UNSUPPORTED as error:
+            where = _place_of_unsupported(annotation, place)
+            reason = str(error).replace("''", "'")  # msgspec quotes a text that has quotes itself
             raise ConfigurationError(
-                f"{_place_of_unsupported(annotation, place)}: the type has no JSON schema: {error};"
-                f" {_use_instead(error)}"
+                f"{where}: the type has no JSON schema: {reason}; {_use_instead(error)}"
             ) from error
         self._embedded: list[tuple[str, str, FieldAdapter]] = [
             (field.name, field.encode_name, adapter)

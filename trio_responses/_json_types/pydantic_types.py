@@ -5,11 +5,12 @@ This module imports pydantic: import it only for a type of the user that comes f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_origin
 
 import msgspec
 import pydantic
 from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core.core_schema import ErrorType
 
 from trio_responses._errors import ConfigurationError
 from trio_responses._json_types.adapter import InvalidJSON
@@ -25,6 +26,10 @@ __all__ = ["PydanticType"]
 if tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 7):
     raise ImportError(f"pydantic {pydantic.VERSION} is too old")
 
+ERROR_TYPES = frozenset(get_args(ErrorType))
+"""The kinds of errors of pydantic itself."""
+UNQUOTED = ("Input should be ", "Field required", "Extra inputs are not permitted", "Invalid JSON")
+"""How messages of pydantic begin that have types and constraints alone."""
 MAX_ERRORS = 5
 """The number of errors of one value that are described."""
 UNSUPPORTED = (
@@ -192,7 +197,17 @@ def _invalid(error: pydantic.ValidationError, json: str | bytes, root: str) -> I
     left_out = len(texts) - MAX_ERRORS
     more = f"; and {left_out} more" if left_out > 0 else ""
     message = "; ".join(texts[:MAX_ERRORS]) + more
-    return InvalidJSON(message, place=None if places[0] == "$" else places[0])
+    unquoted = all(_is_unquoted(detail["type"], detail["msg"]) for detail in details[:MAX_ERRORS])
+    return InvalidJSON(
+        message,
+        summary=message if unquoted else None,
+        place=None if places[0] == "$" else places[0],
+    )
+
+
+def _is_unquoted(kind: str, message: str) -> bool:
+    """Whether the message of an error has nothing of the JSON: it is none of a user's validator."""
+    return kind in ERROR_TYPES and kind != "uuid_parsing" and message.startswith(UNQUOTED)
 
 
 def _path(location: Sequence[int | str], json: str | bytes) -> str:

@@ -416,6 +416,7 @@ async def open_pool(
     :raises ConnectError: as `open_responses` does.
     :raises ReconnectFailed: as `open_responses` does.
     """
+    _check_no_size(base_url)
     if endpoints is None:
         headers = checked_headers(headers)
         only = PoolEndpoint(endpoint=choose_endpoint(base_url, endpoint), api_key=api_key)
@@ -501,6 +502,14 @@ def _check_not_given(**options: object) -> None:
             raise ConfigurationError(
                 f"pass {name} or endpoints, not both: each PoolEndpoint has its own"
             )
+
+
+def _check_no_size(base_url: object) -> None:
+    if isinstance(base_url, int):
+        raise ConfigurationError(
+            f"base_url must be a string, not {base_url}: for the number of connections use"
+            f" size={base_url}"
+        )
 
 
 def _check_numbers(**numbers: object) -> None:

@@ -90,12 +90,21 @@ class InvalidArguments(InvalidJSON):
 
     :ivar tool: the name of the tool.
     :ivar message: the error and its place, to send to the model. The message may quote the
-        arguments, so ``str()`` leaves it out.
+        arguments, so ``str()`` has its ``summary`` instead.
+    :ivar summary: the message without the arguments; `None` if it is not known what it quotes.
     :ivar place: the path of the value (``$.city``); `None` if unknown.
     """
 
-    def __init__(self, message: str, *, tool: str, place: str | None = None) -> None:
-        super().__init__(message, subject=f"the argument JSON for the tool {tool!r}", place=place)
+    def __init__(
+        self,
+        message: str,
+        *,
+        tool: str,
+        summary: str | None = None,
+        place: str | None = None,
+    ) -> None:
+        subject = f"the argument JSON for the tool {tool!r}"
+        super().__init__(message, subject=subject, summary=summary, place=place)
         self.tool = tool
 
 
@@ -299,7 +308,9 @@ class FunctionTool(Generic[P, R]):
         try:
             decoded = self._arguments.decode(arguments)
         except InvalidJSON as error:
-            raise InvalidArguments(error.message, tool=self.name, place=error.place) from error
+            raise InvalidArguments(
+                error.message, tool=self.name, summary=error.summary, place=error.place
+            ) from error
         values = map(functools.partial(getattr, decoded), decoded.__struct_fields__)
         named = dict(zip(self._visible_signature.parameters, values, strict=True))
         return inspect.BoundArguments(self._visible_signature, cast("Any", named))
@@ -308,11 +319,11 @@ class FunctionTool(Generic[P, R]):
         required: list[str] = self.schema.schema["required"]
         if required:
             hint = "; null means the default of a key" if self.schema.strict else ""
-            raise InvalidArguments(
+            message = (
                 "The arguments are empty: write a JSON object with the keys"
-                f" {', '.join(f'`{key}`' for key in required)}{hint}",
-                tool=self.name,
+                f" {', '.join(f'`{key}`' for key in required)}{hint}"
             )
+            raise InvalidArguments(message, tool=self.name, summary=message)
 
     async def call(self, bound: inspect.BoundArguments, context: CallContext | None = None) -> Any:
         """Call the function with arguments that `bind` has decoded, and return its result.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from trio_responses._errors import (
+    ConfigurationError,
     DeliveryStatus,
     IncompleteError,
     ParseMismatchError,
@@ -20,6 +21,7 @@ from trio_responses._errors import (
 from trio_responses._json_types.json_type import InvalidJSON, text_format
 from trio_responses._protocol.calls import decode_call, find_calls_and_outputs
 from trio_responses._protocol.raw_items import RawItems
+from trio_responses._wire.base import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["ParsedResponse", "parse_response", "with_text_format"]
 
 T = TypeVar("T")
+NO_TYPES: Final = (str, bytes, list, tuple, dict, Item)
+"""Classes of inputs, of which no value is a type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,11 @@ def with_text_format(
 
     :raises ConfigurationError: if the type has no JSON schema.
     """
+    if isinstance(answer, NO_TYPES):
+        raise ConfigurationError(
+            f"the answer must be a type, not a value ({type(answer).__name__}): the type is the"
+            " first argument of parse(), and the input the second"
+        )
     try:
         format_, json_type = _cached_text_format(answer)
     except TypeError:  # not hashable, such as an annotation with a list in it
@@ -100,7 +109,9 @@ def _decode_answer(
         return json_type.decode(answer.output_text)
     except InvalidJSON as error:
         calls = _unanswered_calls(response, is_answered)
-        raise ParseMismatchError(response, error.message, place=error.place, calls=calls) from error
+        raise ParseMismatchError(
+            response, error.message, summary=error.summary, place=error.place, calls=calls
+        ) from error
 
 
 def _unanswered_calls(response: Response, is_answered: Callable[[CallKey], bool]) -> list[ToolCall]:

@@ -129,8 +129,21 @@ def _describe_unknown(name: str, of: str, allowed: Any, options: Collection[str]
 
 def _closest(name: str, names: Collection[str]) -> str:
     """Return a question for the name that is closest to another, or an empty text."""
-    found = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    found = closest_name(name, names)
+    return f"; did you mean {found!r}?" if found is not None else ""
+
+
+def closest_name(name: str, names: Collection[str]) -> str | None:
+    """Return the name that is meant by one that is not among the names; `None` if none is close.
+
+    A name with one wrong letter comes first, then the only one with all words of the given name.
+    """
+    words = set(name.split("_"))
+    longer = [each for each in names if words <= set(each.split("_"))]
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.85) or (
+        longer if len(longer) == 1 else difflib.get_close_matches(name, names, n=1)
+    )
+    return close[0] if close else None
 
 
 def _check_extra_body(body: Mapping[str, Any], of: str, allowed: Any) -> None:
@@ -363,8 +376,8 @@ _GENERIC: Final[dict[Any, Callable[[Sequence[Any], str], Check]]] = {
 
 def _closest_key(name: str, value: Mapping[Any, Any]) -> str:
     """Return a question about the key of an object that is closest to a missing one."""
-    found = difflib.get_close_matches(name, [key for key in value if isinstance(key, str)], n=1)
-    return f"; is {found[0]!r} meant?" if found else ""
+    found = closest_name(name, [key for key in value if isinstance(key, str)])
+    return f"; is {found!r} meant?" if found is not None else ""
 
 
 # --- Numbers ------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from trio_responses import (
     function_tool,
 )
 from trio_responses.testing import Call
-from trio_responses.types import Response
+from trio_responses.types import Message, Response
 
 if TYPE_CHECKING:
     from tests.turn.rig import Json
@@ -335,8 +335,22 @@ async def test_a_mismatch_raises_an_error_with_the_text_and_the_place(
     assert isinstance(error, ValueError)
     assert not text or text not in str(error)
     assert error.place == place
-    where = f" at {place}" if place else ""
-    assert f" does not fit the type that was asked for{where}: " in str(error)
+    assert f" does not fit the type that was asked for: {error.message}; " in str(error)
+
+
+@pytest.mark.parametrize("answer", ["Is it warm?", b"x", [{"role": "user"}], Message(role="user")])
+@pytest.mark.parametrize("turns", ["connection", "conversation"])
+async def test_an_input_in_place_of_the_type_is_refused(
+    server: "ResponsesServer", answer: Any, turns: str
+) -> None:
+    async with (
+        open_steady(server) as connection,
+        connection.conversation(model="m") as conversation,
+    ):
+        place: Any = connection if turns == "connection" else conversation
+        with pytest.raises(ConfigurationError, match="the type is the first argument of parse"):
+            await place.parse(answer, Weather)
+    assert server.statistics().requests == 0
 
 
 async def test_calls_without_a_handler_are_not_an_answer(server: "ResponsesServer") -> None:
