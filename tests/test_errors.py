@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import errno
 import gc
+import inspect
 import json
 import logging
+import re
 import socket
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 import trio
@@ -40,7 +43,11 @@ from trio_responses._errors import api_error, failed_response_error, handshake_e
 from trio_responses._safe_text import Secrets, printable
 from trio_responses._transport.reasons import describe_dial_error
 from trio_responses._wire.errors import decode_error, error_message
+from trio_responses.stores import MemoryStore
 from trio_responses.testing import open_test_server
+
+if TYPE_CHECKING:
+    from trio_responses.typing import TransportOption
 
 SECRET: Final = "a-key-of-this-module-0123"
 """Not one that `secrets_watch` looks for: trio-websocket logs close reasons at DEBUG."""
@@ -245,10 +252,10 @@ async def test_a_base_url_without_a_path_is_the_reason_for_a_404(
     monkeypatch: pytest.MonkeyPatch, *, has_extra: bool
 ) -> None:
     if not has_extra:
-        monkeypatch.setattr("trio_responses._transport.http.find_spec", lambda _: None)
+        monkeypatch.setattr("trio_responses._transport.http.find_spec", dict[str, None]().get)
     async with open_test_server() as server:
         url = "http://127.0.0.1:8871"
-        transport = "websocket" if has_extra else "auto"
+        transport: TransportOption = "websocket" if has_extra else "auto"
         with pytest.raises(UpgradeUnsupported) as failure:
             async with open_responses(url, dial=server.dial, transport=transport):
                 pass
@@ -491,6 +498,56 @@ async def open_a_server() -> None:
 def test_under_asyncio_the_error_names_trio(program: Callable[[], Any]) -> None:
     with pytest.raises(RuntimeError, match=r"needs Trio.*trio\.run\(main\), not with asyncio"):
         asyncio.run(program())
+
+
+# --- Without `async with` ----------------------------------------------------------------------
+
+
+async def test_a_block_that_is_not_entered_says_how_to_enter_it() -> None:
+    async with (
+        open_test_server() as server,
+        server.open_client() as connection,
+        open_pool(server.url, dial=server.dial) as pool,
+        connection.conversation(model="m") as conversation,
+        MemoryStore() as store,
+    ):
+        blocks: dict[str, Any] = {
+            "open_responses(...) as connection": open_responses(server.url),
+            "open_pool(...) as pool": open_pool(server.url),
+            "open_test_server(...) as server": open_test_server(),
+            "connection.lane(...) as lane": connection.lane(),
+            "connection.conversation(...) as conversation": connection.conversation(model="m"),
+            "connection.restore_conversation(...) as conversation": (
+                connection.restore_conversation(conversation.checkpoint())
+            ),
+            "connection.durable_conversation(...) as conversation": (
+                connection.durable_conversation(store, "c", model="m")
+            ),
+            "pool.lane(...) as lane": pool.lane(),
+            "pool.conversation(...) as conversation": pool.conversation(model="m"),
+            "pool.restore_conversation(...) as conversation": (
+                pool.restore_conversation(conversation.checkpoint())
+            ),
+            "pool.durable_conversation(...) as conversation": (
+                pool.durable_conversation(store, "d", model="m")
+            ),
+            "conversation.run_stream(...) as run": conversation.run_stream("hi"),
+        }
+        for usage, block in blocks.items():
+            advice = re.escape(f": write `async with {usage}:`")
+            with pytest.raises(AttributeError, match=rf"no attribute 'create'{advice}$"):
+                await block.create("hi")
+            with pytest.raises(TypeError, match=rf"^<the block of .*> cannot be awaited{advice}$"):
+                await block
+            with pytest.raises(TypeError, match=rf"is an async context manager{advice}$"), block:
+                pytest.fail("the block began")  # pragma: no cover
+            assert copy.copy(block) is not block
+
+
+def test_the_function_of_a_block_keeps_its_name_and_its_documentation() -> None:
+    assert open_responses.__name__ == "open_responses"
+    assert "length of a block" in (open_responses.__doc__ or "")
+    assert next(iter(inspect.signature(open_responses).parameters)) == "base_url"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, final
 
 import trio
 
-from trio_responses._concurrency import open_closing_nursery, require_trio
+from trio_responses._concurrency import open_closing_nursery, opens_block, require_trio
 from trio_responses._connection.engine import ConnectionEngine
 from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.conversation import Conversation
@@ -160,7 +160,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             **params,
         )
 
-    @asynccontextmanager
+    @opens_block("connection.lane(...) as lane")
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
         """Reserve a lane (``stream_id``) for the length of a block.
 
@@ -178,7 +178,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         with self._engine.requests.reserved_lane(name) as sender:
             yield Lane(sender)
 
-    @asynccontextmanager
+    @opens_block("connection.conversation(...) as conversation")
     async def conversation(
         self, **params: Unpack[ConversationParams]
     ) -> AsyncGenerator[Conversation, None]:
@@ -200,7 +200,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         async with self._open_conversation(merge_extra_body(params), History()) as conversation:
             yield conversation
 
-    @asynccontextmanager
+    @opens_block("connection.restore_conversation(...) as conversation")
     async def restore_conversation(self, checkpoint: bytes) -> AsyncGenerator[Conversation, None]:
         """Open a conversation from a checkpoint, for the length of a block.
 
@@ -224,7 +224,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         ) as conversation:
             yield conversation
 
-    @asynccontextmanager
+    @opens_block("connection.durable_conversation(...) as conversation")
     async def durable_conversation(
         self,
         backend: ConversationStore,
@@ -476,7 +476,7 @@ class ConnectionOptions(TypedDict, total=False):
 
 
 @explain_options
-@asynccontextmanager
+@opens_block("open_responses(...) as connection")
 @trio.lowlevel.enable_ki_protection
 async def open_responses(
     base_url: str | None = None,

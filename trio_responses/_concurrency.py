@@ -1,4 +1,4 @@
-"""Nurseries, a lock and a notifier for the tasks of a connection.
+"""Blocks, nurseries, a lock and a notifier for the tasks of a connection.
 
 The nurseries raise a single exception as itself, without an `ExceptionGroup` around it. The lock
 and the notifier are cheaper than Trio's while no task waits: `trio.Lock` does a full checkpoint,
@@ -7,15 +7,16 @@ some 3 us, at every acquisition, and a request acquires several locks that are h
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, final
+import functools
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, TypeVar, final
 
 import trio
 
 from trio_responses._errors import ConnectionClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
 
 __all__ = [
@@ -23,8 +24,20 @@ __all__ = [
     "Notifier",
     "open_closing_nursery",
     "open_collapsing_nursery",
+    "opens_block",
     "require_trio",
 ]
+
+P = ParamSpec("P")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class _Decorator(Protocol):
+    """A decorator with the type of `contextlib.asynccontextmanager`."""
+
+    def __call__(
+        self, function: Callable[P, AsyncGenerator[T_co, None]], /
+    ) -> Callable[P, AbstractAsyncContextManager[T_co]]: ...
 
 
 def require_trio() -> None:
@@ -43,6 +56,75 @@ def require_trio() -> None:
             start += ", not with asyncio.run(main)"
         problem = "trio_responses needs Trio, and this code does not run in a Trio task"
         raise RuntimeError(f"{problem}: {start}") from None
+
+
+# --- Blocks ------------------------------------------------------------------------------
+
+
+def opens_block(usage: str) -> _Decorator:
+    """Return `contextlib.asynccontextmanager`, with errors that say how to use its managers.
+
+    :param usage: the call and its result, such as ``open_responses(...) as connection``.
+    """
+
+    def decorate(
+        function: Callable[P, AsyncGenerator[T_co, None]], /
+    ) -> Callable[P, AbstractAsyncContextManager[T_co]]:
+        make = asynccontextmanager(function)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T_co]:
+            return _Block(make(*args, **kwargs), usage)
+
+        return call
+
+    return decorate
+
+
+@final
+class _Block(AbstractAsyncContextManager[T_co]):
+    """An async context manager that says what to do when it is used as what its block gets.
+
+    Its methods are no coroutines: they pass on those of the manager, without a frame of their own.
+    """
+
+    __slots__ = ("_manager", "_usage")
+
+    def __init__(self, manager: AbstractAsyncContextManager[T_co], usage: str) -> None:
+        self._manager = manager
+        self._usage = usage
+
+    def __aenter__(self) -> Any:
+        return self._manager.__aenter__()
+
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Any:
+        return self._manager.__aexit__(kind, error, traceback)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):  # a protocol of Python, such as that of `copy`
+            raise AttributeError(name)
+        raise AttributeError(f"{self!r} has no attribute {name!r}: {self._advice}")
+
+    def __await__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be awaited: {self._advice}")
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(f"{self!r} is an async context manager: {self._advice}")
+
+    def __exit__(self, *_exception: object) -> None:
+        """Never called: Python looks for the method before it calls ``__enter__``."""
+
+    @property
+    def _advice(self) -> str:
+        return f"write `async with {self._usage}:`"
+
+    def __repr__(self) -> str:
+        return f"<the block of {self._usage.partition(' ')[0]}>"
 
 
 # --- Nurseries ---------------------------------------------------------------------------

@@ -9,14 +9,13 @@ which the output exists: however the run ends, a call that has started does not 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, cast, final, overload
 
 import trio
 
-from trio_responses._concurrency import Notifier, open_collapsing_nursery
+from trio_responses._concurrency import Notifier, open_collapsing_nursery, opens_block
 from trio_responses._conversation.settings import TurnSettings
 from trio_responses._errors import (
     CallInterrupted,
@@ -638,7 +637,7 @@ def _unforced_choice(choice: Any) -> Any:
     return "auto" if choice in FORCING_CHOICES else choice
 
 
-@asynccontextmanager
+@opens_block("conversation.run_stream(...) as run")
 async def open_run(
     make_turn: MakeTurn,
     lock: TurnLock,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, final
 import trio
 
 from trio_responses._client import make_engine, start_engine
-from trio_responses._concurrency import open_closing_nursery
+from trio_responses._concurrency import open_closing_nursery, opens_block
 from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.conversation import Conversation
 from trio_responses._conversation.durable import DurableOptions, open_durable
@@ -162,7 +162,7 @@ class ResponsesPool(TurnMethods):
             **params,
         )
 
-    @asynccontextmanager
+    @opens_block("pool.lane(...) as lane")
     async def lane(self, name: str | None = None) -> AsyncGenerator[Lane, None]:
         """Reserve a lane (``stream_id``) for the length of a block, as ``connection.lane`` does.
 
@@ -173,7 +173,7 @@ class ResponsesPool(TurnMethods):
         async with self._pinned_connection() as connection, connection.facade.lane(name) as lane:
             yield lane
 
-    @asynccontextmanager
+    @opens_block("pool.conversation(...) as conversation")
     async def conversation(
         self, **params: Unpack[ConversationParams]
     ) -> AsyncGenerator[Conversation, None]:
@@ -188,7 +188,7 @@ class ResponsesPool(TurnMethods):
         async with self._open_conversation(merge_extra_body(params), History()) as conversation:
             yield conversation
 
-    @asynccontextmanager
+    @opens_block("pool.restore_conversation(...) as conversation")
     async def restore_conversation(self, checkpoint: bytes) -> AsyncGenerator[Conversation, None]:
         """Open a conversation from a checkpoint, as ``connection.restore_conversation`` does.
 
@@ -203,7 +203,7 @@ class ResponsesPool(TurnMethods):
         ) as conversation:
             yield conversation
 
-    @asynccontextmanager
+    @opens_block("pool.durable_conversation(...) as conversation")
     async def durable_conversation(
         self,
         backend: ConversationStore,
@@ -355,7 +355,7 @@ class PoolCalls:
 
 
 @explain_options
-@asynccontextmanager
+@opens_block("open_pool(...) as pool")
 @trio.lowlevel.enable_ki_protection
 async def open_pool(
     base_url: str | None = None,

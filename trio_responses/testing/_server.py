@@ -7,7 +7,7 @@ control the open connections. The work on a connection is in `_handshake`, `_ses
 import os
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, Unpack, final, get_args
@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Unpack, final, get_args
 import trio
 
 from trio_responses._client import ConnectionOptions, ResponsesConnection, open_responses
-from trio_responses._concurrency import open_collapsing_nursery
+from trio_responses._concurrency import open_collapsing_nursery, opens_block
 from trio_responses._endpoint import Endpoint
 from trio_responses._instruments.recording import Recording
 from trio_responses.testing._frames import ErrorShape, Frame, default_message
@@ -552,7 +552,7 @@ def _is_positive(times: int | None) -> bool:
     return times != 0
 
 
-@asynccontextmanager
+@opens_block("open_test_server(...) as server")
 async def open_test_server(
     *,
     api_key: str | None = None,
