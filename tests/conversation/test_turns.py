@@ -259,20 +259,23 @@ async def test_input_without_a_json_form_is_rejected_before_anything_is_sent(
     assert sizes(server) == [1]
 
 
+SOURCES = "web_search_call.action.sources"
+
+
 @pytest.mark.parametrize("store", [None, True, False])
 async def test_encrypted_reasoning_is_requested_if_nothing_is_stored(
     server: ResponsesServer, *, store: bool | None
 ) -> None:
     server.reply("I think.", reasoning="Hm.")
     settings: dict[str, Any] = {} if store is None else {"store": store}
-    async with open_conversation(server, include=["a"], **settings) as conversation:
+    async with open_conversation(server, include=[SOURCES], **settings) as conversation:
         await conversation.create("one")
         await server.reset_all()
         await conversation.create("two")
         reasoning = conversation.items[1]
     assert isinstance(reasoning, Reasoning)
     assert (reasoning.encrypted_content is not None) == (store is False)
-    asked = ["a", ENCRYPTED] if store is False else ["a"]
+    asked = [SOURCES, ENCRYPTED] if store is False else [SOURCES]
     assert [request["include"] for request in server.requests] == [asked, asked]
     replayed = [item["type"] for item in server.requests[1]["input"]]
     assert ("reasoning" in replayed) == (store is not True)

@@ -18,6 +18,9 @@ def tool(**fields: Any) -> dict[str, Any]:
     return {"tools": [{"type": "function", "name": "f", "strict": True, **fields}]}
 
 
+NAMED = {"type": "function", "name": "f"}
+
+
 def form(**fields: Any) -> dict[str, Any]:
     schema = {"name": "n", "strict": True, "schema": CLOSED}
     return {"text": {"format": {"type": "json_schema", **schema, **fields}}}
@@ -36,6 +39,14 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"max_tool_calls": 0}, "integer_below_min_value", "max_tool_calls", "a value >= 1"),
     ({"truncation": "x"}, "invalid_value", "truncation", "values are: 'auto' and 'disabled'."),
     ({"tool_choice": "any"}, "invalid_value", "tool_choice", "'none', 'auto', and 'required'."),
+    ({"tools": [{"type": "web_serch"}]}, "invalid_value", "tools[0].type", "'web_search', "),
+    ({"reasoning": {"effort": "hihg"}}, "invalid_value", "reasoning.effort", "'high', 'xhigh', "),
+    (
+        {"include": ["message.output_text.logprobs", "reasoning.encrypted"]},
+        "invalid_value",
+        "include[1]",
+        "Invalid value: 'reasoning.encrypted'. Supported values are: 'file_search_call.results'",
+    ),
     ({"text": {"verbosity": "x"}}, "invalid_value", "text.verbosity", "'low', 'medium'"),
     ({"metadata": {"a": 1}}, "invalid_type", "metadata.a", "expected a string, but got an integer"),
     ({"metadata": {"a": "x" * 513}}, "string_above_max_length", "metadata.a", "length 512"),
@@ -114,11 +125,48 @@ async def test_an_invalid_value_is_refused_as_by_openai(
         form(schema=OPEN, strict=False),
         {"text": {"format": {"type": "text"}, "verbosity": "low"}, "service_tier": "new"},
         {"metadata": dict.fromkeys(map(str, range(16)), "x" * 512)},
+        {"reasoning": {"effort": "max"}, "include": ["reasoning.encrypted_content"]},
+        {**tool(), "tool_choice": {"type": "function", "name": "f"}},
+        {
+            "tools": [{"type": "web_search_preview_2025_03_11"}],
+            "tool_choice": {"type": "web_search_preview"},
+        },
+        {
+            "tools": [{"type": "namespace", "name": "crm", "description": "d", **tool()}],
+            "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [NAMED]},
+        },
+        {"tool_choice": NAMED, "prompt": {"id": "p"}},
+        {
+            "tool_choice": NAMED,
+            "input": [{"type": "additional_tools", "role": "developer", **tool()}],
+        },
     ],
 )
 async def test_valid_values_are_accepted(server: ResponsesServer, fields: dict[str, Any]) -> None:
     async with connect(server) as client:
-        await client.response(input="hi", **fields)
+        await client.response(**{"input": "hi", **fields})
+
+
+@pytest.mark.parametrize(
+    ("choice", "name"),
+    [
+        ({"type": "function", "name": "nope"}, "nope"),
+        ({"type": "custom", "name": "f"}, "f"),
+        ({"type": "file_search"}, "file_search"),
+        ({"type": "mcp", "server_label": "docs"}, "docs"),
+        ({"type": "allowed_tools", "mode": "auto", "tools": [NAMED, {"type": "mcp"}]}, "mcp"),
+    ],
+)
+async def test_a_choice_of_a_tool_that_is_not_offered_is_refused(
+    server: ResponsesServer, choice: dict[str, Any], name: str
+) -> None:
+    async with connect(server) as client:
+        refused = await client.error(input="hi", tool_choice=choice, **tool())
+        message = f"Tool choice '{name}' not found in 'tools' parameter."
+        assert refused["error"]["message"] == message
+        assert (refused["error"]["param"], refused["error"]["code"]) == ("tool_choice", None)
+    async with open_test_server(strict=False) as lenient, connect(lenient) as client:
+        await client.response(input="hi", tool_choice=choice, **tool())
 
 
 @pytest.mark.parametrize("fields", [fields for fields, *_ in REFUSED])

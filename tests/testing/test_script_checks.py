@@ -280,7 +280,7 @@ async def test_an_unoffered_call_is_sent_if_it_is_marked(server: ResponsesServer
 
 
 @pytest.mark.parametrize(
-    "tools", [[{"type": "namespace", "tools": ["x", 3]}], [{"type": "x", "tools": "y"}]]
+    "tools", [[{"type": "namespace", "tools": ["x", 3]}], [{"type": "mcp", "tools": "y"}]]
 )
 async def test_malformed_tools_offer_no_function(tools: list[Any], server: ResponsesServer) -> None:
     server.call("f")

@@ -5,8 +5,9 @@ The types of parameters are checked in ``_request_checks``, input items in ``_it
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast, get_args
 
+from trio_responses._wire import Tool
 from trio_responses._wire.params import WORDS
 from trio_responses.testing._frames import Json, RequestRefusal
 from trio_responses.testing._refusals import refuse, refuse_type, refuse_value
@@ -22,6 +23,13 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "max_tool_calls": (1, float("inf")),
 }
 _DECIMALS: Final = ("temperature", "top_p")
+_TOOL_TYPES: Final = tuple(str(tool.__struct_config__.tag) for tool in get_args(Tool))
+_GROWING: Final = ("reasoning.effort", "include")
+"""Parameters to which new models and servers add words; OpenAI refuses any other word."""
+_HIDES_TOOLS: Final = ("previous_response_id", "prompt", "conversation")
+"""Parameters with which a request may have tools that it does not list."""
+_NAMES: Final = ("name", "server_label")
+"""The fields that name a tool, where its type does not."""
 _MAX_NAME: Final = 64
 _MAX_METADATA: Final = 16
 _MAX_KEY: Final = 64
@@ -38,7 +46,14 @@ def check_parameters(body: Json) -> RequestRefusal | None:
 
     :param body: A request whose parameters have the right types.
     """
-    checks = (_check_ranges, _check_words, _check_metadata, _check_tools, _check_format)
+    checks = (
+        _check_ranges,
+        _check_words,
+        _check_metadata,
+        _check_tools,
+        _check_tool_choice,
+        _check_format,
+    )
     return next((refusal for check in checks for refusal in check(body)), None)
 
 
@@ -60,11 +75,18 @@ def _check_ranges(body: Json) -> Iterator[RequestRefusal]:
 
 def _check_words(body: Json) -> Iterator[RequestRefusal]:
     for path, words in WORDS.items():
+        if words.kind != "closed" and path not in _GROWING:
+            continue
         value: Any = body
         for name in path.split("."):
             value = cast("Json", value).get(name) if isinstance(value, dict) else None
-        if words.kind == "closed" and isinstance(value, str) and value not in words.words:
-            yield refuse_value(path, value, words.words)
+        listed = cast("list[Any]", value) if isinstance(value, list) else None
+        places = [(path, value)]
+        if listed is not None:
+            places = [(f"{path}[{index}]", each) for index, each in enumerate(listed)]
+        for place, word in places:
+            if isinstance(word, str) and word not in words.words:
+                yield refuse_value(place, word, words.words)
 
 
 def _check_metadata(body: Json) -> Iterator[RequestRefusal]:
@@ -91,15 +113,53 @@ def _check_name(name: str, at: str) -> Iterator[RequestRefusal]:
 
 def _check_tools(body: Json) -> Iterator[RequestRefusal]:
     for index, tool in enumerate(cast("list[Json]", body.get("tools") or [])):
+        at = f"tools[{index}]"
+        if tool["type"] not in _TOOL_TYPES:
+            yield refuse_value(f"{at}.type", tool["type"], _TOOL_TYPES)
         if tool["type"] != "function":
             continue
-        at = f"tools[{index}]"
         yield from _check_name(tool["name"], f"{at}.name")
         if tool.get("strict") is True and isinstance(tool.get("parameters"), dict):
             problem = _find_not_strict(tool["parameters"])
             if problem is not None:
                 what = f"function '{tool['name']}'"
                 yield refuse("function_schema", f"{at}.parameters", what=what, problem=problem)
+
+
+def _check_tool_choice(body: Json) -> Iterator[RequestRefusal]:
+    """Yield a refusal of a choice of a tool that the request does not have."""
+    choice: Any = body.get("tool_choice")
+    if not isinstance(choice, dict) or _may_have_other_tools(body):
+        return
+    fields = cast("Json", choice)
+    chosen = _dicts(fields.get("tools")) if fields.get("type") == "allowed_tools" else [fields]
+    tools = _dicts(body.get("tools"))
+    offered = [*tools, *(inner for tool in tools for inner in _dicts(tool.get("tools")))]
+    for each in chosen:
+        if not any(_is_chosen(each, tool) for tool in offered):
+            name = next((each[key] for key in _NAMES if key in each), each.get("type"))
+            yield refuse("no_such_tool", "tool_choice", name=name)
+
+
+def _may_have_other_tools(body: Json) -> bool:
+    """Whether the model may have tools that the request itself does not list."""
+    return any(body.get(name) is not None for name in _HIDES_TOOLS) or any(
+        "tools" in item for item in _dicts(body.get("input"))
+    )
+
+
+def _dicts(value: Any) -> list[Json]:
+    """Return the objects in a list; none for any other value."""
+    elements = cast("list[Any]", value) if isinstance(value, list) else []
+    return [element for element in elements if isinstance(element, dict)]
+
+
+def _is_chosen(choice: Json, tool: Json) -> bool:
+    """Whether a choice means a tool: by its type, of which some have versions, and its name."""
+    kind, other = str(choice.get("type")), str(tool.get("type"))
+    if not (kind.startswith(other) or other.startswith(kind)):
+        return False
+    return all(choice[key] == tool.get(key) for key in _NAMES if key in choice)
 
 
 def _check_format(body: Json) -> Iterator[RequestRefusal]:

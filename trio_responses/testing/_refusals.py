@@ -24,6 +24,7 @@ Rule: TypeAlias = Literal[
     "no_input",
     "url",
     "image_type",
+    "no_such_tool",
     "function_schema",
     "format_schema",
     "id",
@@ -120,6 +121,7 @@ _RULES: Final[Mapping[Rule, _Refusal]] = {
         "invalid_value",
         _AT,
     ),
+    "no_such_tool": _Refusal("Tool choice '{name}' not found in 'tools' parameter.", param=_AT),
     "function_schema": _Refusal(
         "Invalid schema for {what}: {problem}", "invalid_function_parameters", _AT
     ),
