@@ -161,7 +161,7 @@ def test_other_files_are_refused(content: bytes, folder: Path, capsys: Capture) 
     (folder / "data.bin").write_bytes(content)
     assert main(["ask", "--embedded", "--file", "data.bin", "Hi"]) == 2
     assert capsys.readouterr().err.startswith("error: data.bin is neither text in UTF-8, nor a PNG")
-    assert main(["ask", "--embedded", "--file", "none.txt", "Hi"]) == 1
+    assert main(["ask", "--embedded", "--file", "none.txt", "Hi"]) == 2
     assert capsys.readouterr().err == "error: none.txt: No such file or directory\n"
 
 
@@ -216,6 +216,7 @@ def test_a_schema_that_strict_mode_refuses_is_not_sent_as_strict(
     [
         ("{", "error: s.json is not valid JSON"),
         ("[]", "error: s.json has no JSON schema: it holds no object"),
+        ("import x", "error: s.json is not valid JSON: invalid character (byte 0)\n"),
         ('{"a": 1}', "error: s.json has no JSON schema: it has no"),
     ],
 )

@@ -700,7 +700,7 @@ def test_a_saved_conversation_can_be_loaded_at_the_start(
 
 
 def test_a_missing_file_is_one_line_on_stderr(capsys: Capture) -> None:
-    assert main(["chat", "--embedded", "--load", "/nowhere/at/all"]) == 1
+    assert main(["chat", "--embedded", "--load", "/nowhere/at/all"]) == 2
     assert re.fullmatch(r"error: .*No such file.*\n", capsys.readouterr().err)
 
 

@@ -197,7 +197,7 @@ def test_another_shell_is_wrong_usage(capsys: Capture) -> None:
 
 def test_without_shtab_the_error_names_the_extra(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setitem(sys.modules, "shtab", None)
-    assert main(["completion", "bash"]) == 1
+    assert main(["completion", "bash"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(r'error: .*shtab.*pip install "trio-responses\[cli\]", .*\n', err)

@@ -70,16 +70,18 @@ def test_the_conversations_of_a_store_are_listed_exported_and_deleted(
         assert chat(monkeypatch, f"At {key}.\n", "--store", store, "--key", key) == 0
     capsys.readouterr()
     assert main(["conversations", "list", "--store", store]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[0] == "LAST CHANGE"
+    assert header.split()[-3:] == ["SIZE", "STATE", "CONVERSATION"]
     assert [line.split()[-1] for line in lines] == ["home", "work"]
-    assert all("bytes  -" in line for line in lines)
+    assert all(line.index("closed") == header.index("STATE") for line in lines)
     assert main(["conversations", "list", "--store", store, "--json", "--prefix", "w"]) == 0
     [listed] = map(json.loads, capsys.readouterr().out.splitlines())
     assert listed["conversation_id"] == "work"
     exported = str(tmp_path / "work.json")
     arguments = ["conversations", "export", "work", "--store", store, "--file", exported]
     assert main(arguments) == 0
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "exists: choose another file" in capsys.readouterr().err
     assert chat(monkeypatch, "And now?\n", "--load", exported) == 0
     assert 'Turn 2: you said "And now?".' in capsys.readouterr().out
@@ -129,14 +131,14 @@ def test_a_store_that_is_missing_is_not_created(
     store: str, capsys: Capture, action: str, tmp_path: Path
 ) -> None:
     names = [] if action == "list" else ["work"]
-    assert main(["conversations", action, *names, "--store", store]) == 1
+    assert main(["conversations", action, *names, "--store", store]) == 2
     assert "there is no such store" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("place", ["mysql://localhost/chats", "http://host"])
 def test_an_unknown_engine_is_an_error(capsys: Capture, place: str) -> None:
-    assert main(["conversations", "list", "--store", place]) == 1
+    assert main(["conversations", "list", "--store", place]) == 2
     assert "Redis or PostgreSQL" in capsys.readouterr().err
 
 

@@ -320,7 +320,7 @@ async def test_a_key_in_the_query_is_not_shown(server: ResponsesServer) -> None:
     assert await run_probe(prober, TableReport(out, colour=False)) == 0
     assert "secret" not in out.getvalue()
     assert re.search(r"^lanes +works +\d\.\d\d s  side by side$", out.getvalue(), re.MULTILINE)
-    assert "Endpoint.compatible('ws://localhost/v1/responses', lanes=True" in out.getvalue()
+    assert "Endpoint.compatible('http://localhost/v1', lanes=True" in out.getvalue()
 
 
 # --- HTTP --------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ async def test_the_profile_of_a_server_without_websocket_mode_uses_http() -> Non
         prober = Prober(endpoint, api_key="", models=("m",), timeout=30, dial=server.dial)
         assert await run_probe(prober, TableReport(out, colour=False)) == 0
     shown = out.getvalue().splitlines()[-1]
-    profile = "Endpoint.compatible('ws://localhost/v1/responses', transport='http')"
+    profile = "Endpoint.compatible('http://localhost/v1', transport='http')"
     assert shown == f"the basics work over HTTP; its profile: {profile}"
     endpoint = Endpoint.compatible("ws://localhost/v1/responses", transport="http")
     assert endpoint.transport == "http"

@@ -180,6 +180,22 @@ def test_ask_without_a_key_lists_the_ways_to_continue(
     assert err.startswith("error: no API key is set for ")
     for way_out in ("OPENAI_API_KEY=", "--embedded", "--base-url http://127.0.0.1:"):
         assert way_out in err
+    effects = ("use your key", "use the embedded", "use a server on")
+    lines = err.splitlines()[1:]
+    assert len({line.index(effect) for line, effect in zip(lines, effects, strict=True)}) == 1
+
+
+@pytest.mark.parametrize("command", [[], ["ask"], ["chat"], ["conversations"]])
+def test_every_command_shows_the_version(command: list[str], capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("trio-responses ")
+
+
+def test_conversations_without_an_action_names_the_actions(capsys: Capture) -> None:
+    assert main(["conversations"]) == 2
+    assert ": list, show, export or delete (see " in capsys.readouterr().err
 
 
 def test_ask_prints_each_piece_of_text_as_it_arrives(
@@ -350,7 +366,7 @@ def test_an_error_names_no_argument_that_only_a_program_can_pass(
     capsys: Capture, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "any")
-    assert main(["ask", "--base-url", "http://models.test/v1", "Hello"]) == 1
+    assert main(["ask", "--base-url", "http://models.test/v1", "Hello"]) == 2
     shown = capsys.readouterr().err
     assert shown.endswith(": use https://, or add --allow-insecure\n")
     assert "allow_insecure" not in shown
@@ -358,7 +374,7 @@ def test_an_error_names_no_argument_that_only_a_program_can_pass(
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/v1", "nonsense", "http://127.0.0.1:99999/v1"])
 def test_an_invalid_url_is_an_error(url: str, capsys: Capture) -> None:
-    assert main(["ask", "--base-url", url, "Hello"]) == 1
+    assert main(["ask", "--base-url", url, "Hello"]) == 2
     assert re.fullmatch(r"error: .+\n", capsys.readouterr().err)
 
 
@@ -435,7 +451,7 @@ def test_http_without_the_extra_is_an_error_that_names_it(
     command: list[str], capsys: Capture, monkeypatch: Patch
 ) -> None:
     hide_http_packages(monkeypatch)
-    assert main([*command, "--transport", "http"]) == 1
+    assert main([*command, "--transport", "http"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: --transport http needs httpcore2: install the extra http: pip ")
@@ -612,7 +628,7 @@ def test_every_command_of_the_documentation_page_parses() -> None:
 
 @pytest.mark.parametrize("arguments", [["--debug", "ask"], ["ask", "--debug"]])
 def test_debug_shows_the_traceback_of_an_error(arguments: list[str], capsys: Capture) -> None:
-    assert main([*arguments, "--base-url", "ftp://127.0.0.1", "Hello"]) == 1
+    assert main([*arguments, "--base-url", "ftp://127.0.0.1", "Hello"]) == 2
     _, err = capsys.readouterr()
     assert err.startswith("Traceback (most recent call last):\n")
     assert re.fullmatch(r"error: .*'ftp'", err.splitlines()[-1])

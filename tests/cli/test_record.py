@@ -306,7 +306,7 @@ def test_an_unusable_recording_is_one_line_on_stderr(
 ) -> None:
     if content is not None:
         Path("it").write_bytes(content)
-    assert main(["replay", "it"]) == 1
+    assert main(["replay", "it"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(rf"error: {words}\n", err)

@@ -337,7 +337,7 @@ async def test_a_synchronous_callable_may_give_the_key(server: ResponsesServer) 
 async def test_a_404_names_the_path_that_was_asked_for() -> None:
     async with open_test_server() as server:
         url = await server.serve_tcp()
-        with pytest.raises(UpgradeUnsupported, match=r"127\.0\.0\.1/responses\?$"):
+        with pytest.raises(UpgradeUnsupported, match=r"did you mean http://127\.0\.0\.1:\d+/v1\?$"):
             async with open_responses(
                 url.removesuffix("/v1"), api_key="", proxy=False, transport="websocket"
             ):

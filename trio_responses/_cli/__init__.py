@@ -1,6 +1,7 @@
 """The command line: `main` parses the arguments, runs one command and returns its exit code.
 
-Exit codes: 0 for success, 1 for an error, 2 for wrong usage, 130 after Ctrl-C, 143 after SIGTERM,
+Exit codes: 0 for success, 2 when an option, a file or a URL cannot be used as given (`_exit_code`),
+1 for every other error, 130 after Ctrl-C, 143 after SIGTERM,
 141 when the reader of the output has closed its end. ``serve`` and ``replay`` run until a signal
 and exit with 0 after it. An error is one line on stderr; ``--debug`` shows the traceback as well.
 """
@@ -10,9 +11,9 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from trio_responses import ResponsesError
+from trio_responses import ConfigurationError, ResponsesError
 from trio_responses._cli.arguments import parse_arguments
 from trio_responses._cli.running import (
     BROKEN_PIPE,
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
+
+UNUSABLE_FILE: Final = (
+    *(FileNotFoundError, FileExistsError),
+    *(IsADirectoryError, NotADirectoryError, PermissionError),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,4 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             print_traceback(error)
         print_error(describe_error(error))
-        return FAILED
+        return _exit_code(error)
+
+
+def _exit_code(error: Exception) -> int:
+    """Return the exit code for an error: that of wrong usage if the command could not begin.
+
+    The name of a file comes from the command line. A full disk is no wrong usage.
+    """
+    is_file = isinstance(error, UNUSABLE_FILE) and error.filename is not None
+    return WRONG_USAGE if is_file or isinstance(error, ConfigurationError) else FAILED

@@ -31,7 +31,7 @@ def read_schema(path: str) -> dict[str, Any]:
     try:
         content: Any = msgspec.json.decode(read_file(path))
     except msgspec.DecodeError as error:
-        raise UsageError(f"{path} is not valid JSON: {error}") from error
+        raise UsageError(f"{path} is not valid JSON: {_reason(error)}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} has no JSON schema: it holds no object")
     found = cast("dict[str, Any]", content)
@@ -52,8 +52,12 @@ def check_json(text: str) -> str | None:
     try:
         msgspec.json.decode(text)
     except msgspec.DecodeError as error:
-        return str(error)
+        return _reason(error)
     return None
+
+
+def _reason(error: msgspec.DecodeError) -> str:
+    return str(error).removeprefix("JSON is malformed: ")
 
 
 def is_strict(schema: Any) -> bool:

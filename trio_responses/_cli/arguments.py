@@ -17,7 +17,7 @@ from trio_responses._cli.conversations import conversations
 from trio_responses._cli.demo import demo
 from trio_responses._cli.parameters import add_parameters
 from trio_responses._cli.probe import MODELS, probe
-from trio_responses._cli.running import FAILED, PROG, WRONG_USAGE, print_error
+from trio_responses._cli.running import PROG, WRONG_USAGE, print_error
 from trio_responses._cli.serve import replay, serve
 from trio_responses._cli.server_choice import ENDPOINTS
 from trio_responses._extras import install_hint
@@ -54,7 +54,8 @@ examples:
       complete commands and options with the Tab key
 
 "{PROG} COMMAND --help" describes a command. An error is one line on stderr, with
-exit code 1; --debug also shows its traceback.
+exit code 2 if an option, a file or the server's URL cannot be used as given, else 1;
+--debug also shows its traceback.
 """
 
 ENVIRONMENT_HELP: Final = """\
@@ -76,7 +77,7 @@ Each call and its result is a line on stderr.
 
 Exit codes: 0 for an answer, also for a refused or incomplete one, with a note on stderr;
 1 for an error, and with --schema for an answer that is refused, incomplete or no JSON;
-2 for wrong usage, and for tools that cannot be loaded; 130 after Ctrl-C.
+2 for wrong usage, and for files and tools that cannot be loaded; 130 after Ctrl-C.
 
 {ENVIRONMENT_HELP}
 examples:
@@ -199,8 +200,8 @@ server closes it. After the last recorded request the server answers as that of
   OPENAI_BASE_URL=http://127.0.0.1:8765/v1 OPENAI_API_KEY=any python your_program.py
 
 In Python, server.replay("session.jsonl") of trio_responses.testing does the same within
-a test. Exit codes: 0 after Ctrl-C or SIGTERM; 1 for a file that is not a recording, and
-for an address that the server cannot listen on.
+a test. Exit codes: 0 after Ctrl-C or SIGTERM; 1 for an address that the server cannot
+listen on; 2 for a file that is not a recording.
 """
 
 DEMO_HELP: Final = """\
@@ -221,8 +222,10 @@ A store is the path of an SQLite file, or a URL such as redis://localhost:6379/0
 postgresql://user@host/database. Other processes may use it meanwhile; a conversation
 that is open somewhere can be read, and who has it open notices its deletion.
 
+In the list, "open" is a conversation that some process has open, "closed" any other.
+
 Exit codes: 0 for success; 1 for an error, also if a conversation does not exist; 2 for
-wrong usage.
+wrong usage, also if the store is a file that does not exist.
 
 examples:
   {PROG} chat --store chats.db --key work
@@ -328,7 +331,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=PROGRAM_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"{PROG} {version(PROG)}")
+    _add_version(parser, about="show the version")
     _add_debug(parser)
     parser.set_defaults(command=partial(print_help, parser))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -360,8 +363,14 @@ def _add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     added.set_defaults(command=command, name=name, parser=added)
+    _add_version(added, about=argparse.SUPPRESS)
     _add_debug(added)
     return added
+
+
+def _add_version(parser: argparse.ArgumentParser, *, about: str) -> None:
+    shown = f"{PROG} {version(PROG)}"
+    parser.add_argument("--version", action="version", version=shown, help=about)
 
 
 def _add_debug(parser: argparse.ArgumentParser) -> None:
@@ -520,7 +529,7 @@ def _add_demo(commands: Any) -> None:
 def _add_conversations(commands: Any) -> None:
     about = "list, show, export or delete the conversations of a store"
     parser = _add_command(commands, conversations, about, CONVERSATIONS_HELP)
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action")
     about = "an SQLite file, or the URL of Redis or PostgreSQL"
 
     def add(name: str, help: str, names: str | int | None) -> argparse.ArgumentParser:  # noqa: A002
@@ -555,7 +564,7 @@ def completion(arguments: argparse.Namespace) -> int:
         import shtab  # noqa: PLC0415 - likewise
     except ImportError:
         print_error(f"completion needs shtab, which is not installed: {install_hint('cli')}")
-        return FAILED
+        return WRONG_USAGE
     print(shtab.complete(make_parser(), arguments.shell))
     return 0
 

@@ -15,7 +15,15 @@ import trio
 from trio_responses import ConfigurationError
 from trio_responses import _wire as wire
 from trio_responses._cli.files import write_file
-from trio_responses._cli.running import FAILED, for_terminal, print_error, print_note, run
+from trio_responses._cli.running import (
+    FAILED,
+    PROG,
+    UsageError,
+    for_terminal,
+    print_error,
+    print_note,
+    run,
+)
 from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.stored_history import read_history
 from trio_responses._protocol.calls import name_of_call
@@ -37,6 +45,8 @@ __all__ = ["conversations", "make_store", "open_store"]
 
 PAGE: Final = 100
 """How many conversations are listed with one call of the store."""
+ROW: Final = "{:20}  {:>17}  {:6}  {}"
+HEADER: Final = ROW.format("LAST CHANGE", "SIZE", "STATE", "CONVERSATION")
 REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 POSTGRES_SCHEMES: Final = ("postgres://", "postgresql://")
 
@@ -74,6 +84,11 @@ def conversations(arguments: argparse.Namespace) -> int:
     """Run one of the actions on the conversations of a store."""
     action: Callable[[StoreBase], Awaitable[int]]
     match arguments.action:
+        case None:
+            raise UsageError(
+                "conversations needs an action: list, show, export or delete"
+                f" (see {PROG} conversations --help)"
+            )
         case "list":
             action = partial(_list, prefix=arguments.prefix, as_json=arguments.json)
         case "show":
@@ -95,6 +110,8 @@ async def _run_action(place: str, action: Callable[[StoreBase], Awaitable[int]])
 
 async def _list(store: ConversationStore, *, prefix: str, as_json: bool) -> int:
     after = ""
+    if not as_json:
+        print(HEADER)
     while page := await store.list(prefix=prefix, after=after, limit=PAGE):
         for stored in page:
             print(_describe(stored, as_json=as_json))
@@ -107,9 +124,9 @@ def _describe(stored: ConversationInfo, *, as_json: bool) -> str:
     if as_json:
         return msgspec.json.encode(stored).decode()
     changed = datetime.fromtimestamp(stored.updated_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    state = "open" if stored.leased_until is not None else "-"
+    state = "open" if stored.leased_until is not None else "closed"
     name = for_terminal(stored.conversation_id, sys.stdout)
-    return f"{changed}  {stored.size:>11,} bytes  {state:4}  {name}"
+    return ROW.format(changed, f"{stored.size:,} bytes", state, name)
 
 
 # --- show, export, delete ----------------------------------------------------------------
@@ -167,8 +184,7 @@ async def _export(store: ConversationStore, *, name: str, file: str | None) -> i
         return 0
     path = Path(file)
     if await trio.Path(path).exists():
-        print_error(f"{file} exists: choose another file, or remove it first")
-        return FAILED
+        raise UsageError(f"{file} exists: choose another file, or remove it first")
     await trio.to_thread.run_sync(write_file, file, saved)
     print_note(f"{read.history.item_count} items exported to {file}")
     return 0

@@ -10,7 +10,6 @@ import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
@@ -127,7 +126,7 @@ class TableReport:
 
     def start(self, prober: Prober) -> None:
         """Write the URL of the server."""
-        self._write_line(f"probing {_without_query(prober.endpoint.url)}\n")
+        self._write_line(f"probing {prober.endpoint.base_url}\n")
 
     def add(self, finding: Finding) -> None:
         """Write the row of a feature."""
@@ -146,7 +145,7 @@ class TableReport:
             self._write_line("\nthe basics do not work")
             return
         options = [f"{name}={value!r}" for name, value in prober.profile(findings).items()]
-        url = repr(_without_query(prober.endpoint.url))
+        url = repr(prober.endpoint.base_url)
         profile = f"Endpoint.compatible({', '.join([url, *options])})"
         over_http = "" if has_basics(findings) else " over HTTP"
         self._write_line(f"\nthe basics work{over_http}; its profile: {profile}")
@@ -172,7 +171,7 @@ class JSONReport:
     def finish(self, prober: Prober, findings: list[Finding], *, basics: bool) -> None:
         """Write the JSON object with every finding."""
         report: dict[str, Any] = {
-            "url": _without_query(prober.endpoint.url),
+            "url": prober.endpoint.base_url,
             "basics": basics,
             "transports": [name for name in BASICS if has_basics(findings, name)],
             "model": prober.model if prober.has_answer else None,
@@ -181,8 +180,3 @@ class JSONReport:
         }
         self._out.write(escape_json_controls(msgspec.json.encode(report).decode()) + "\n")
         self._out.flush()
-
-
-def _without_query(url: str) -> str:
-    """Return a URL without its query, which holds the API key of some servers."""
-    return urlunsplit(urlsplit(url)._replace(query=""))

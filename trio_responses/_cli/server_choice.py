@@ -45,12 +45,7 @@ ENDPOINTS: Final = ("openai", "azure", "xai", "compatible")
 AZURE_RESOURCE: Final = "AZURE_OPENAI_ENDPOINT"
 AZURE_KEY: Final = "AZURE_OPENAI_API_KEY"
 AZURE_TOKEN: Final = "AZURE_OPENAI_AD_TOKEN"  # noqa: S105 - the name of a variable
-NO_KEY: Final = """\
-no API key is set for {host}. Do one of these:
-  {export:<50}  use your key
-  {prog} {command} --embedded{example}                use the embedded server: no key needed
-  {prog} {command} --base-url http://127.0.0.1:PORT/v1{example}   use a server on this machine\
-"""
+LOCAL_URL: Final = "http://127.0.0.1:PORT/v1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +96,16 @@ def endpoint_from_arguments(arguments: argparse.Namespace, *, example: str = "")
         export = f"export {endpoint.key_variable}=..."
         if endpoint.key_variable == AZURE_KEY:
             export += f" or {AZURE_TOKEN}=..."
-        message = NO_KEY.format(
-            host=endpoint.host, export=export, prog=PROG, command=arguments.name, example=example
-        )
-        raise UsageError(message)
+        command = f"{PROG} {arguments.name}"
+        choices = {
+            export: "use your key",
+            f"{command} --embedded{example}": "use the embedded server: no key needed",
+            f"{command} --base-url {LOCAL_URL}{example}": "use a server on this machine",
+        }
+        width = max(map(len, choices))
+        lines = [f"  {choice:<{width}}  {effect}" for choice, effect in choices.items()]
+        problem = f"no API key is set for {endpoint.host}. Do one of these:"
+        raise UsageError("\n".join([problem, *lines]))
     return endpoint
 
 
