@@ -105,12 +105,15 @@ def live(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Run the examples; those that use Redis are skipped where redis-server is missing."""
-    session.install("-e", ".[tests,examples]")
+    """Run the examples and the recipes; skips what needs redis-server or Chromium without them."""
+    session.install("-e", ".[tests,recipes]")
     # Without these packages the tests would be skipped instead of failing.
-    session.run("python", "-c", "import coredis, hypercorn, quart_trio")
-    started = {"TRIO_RESPONSES_ENGINES": "1"}
-    session.run("pytest", "-rs", "tests/test_examples.py", *session.posargs, env=started)
+    needed = (
+        "azure.identity, coredis, fastapi, hypercorn, ipykernel, nbclient, quart_trio, trio_asyncio"
+    )
+    session.run("python", "-c", f"import {needed}")
+    run_tests = ("pytest", "-rs", "tests/test_examples.py", "tests/recipes")
+    session.run(*run_tests, *session.posargs, env={"TRIO_RESPONSES_ENGINES": "1"})
 
 
 @nox.session

@@ -44,13 +44,16 @@ nitpick_ignore = [  # type variables, and names in signatures that are not publi
             "",
             "trio_responses._tools.parsing.",
             "trio_responses._conversation.conversation.",
-            "trio_responses._tools.schema.",
+            "trio_responses._conversation.run.",
+            "trio_responses._json_types.json_type.",
             "trio_responses._tools.function.",
             "trio_responses._turn.methods.",
             "trio_responses._turn.responses.",
+            "trio_responses._turn.stream.",
         )
-        for name in ("T", "P", "R", "Deps")
+        for name in ("T", "P", "R", "Dependencies")
     ),
+    ("py:class", "trio_responses._json_types.adapter.T_co"),
     ("py:class", "MeterProvider"),
     ("py:class", "TracerProvider"),
     ("py:class", "InputList"),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SCREENS = Path(__file__).parent / "_static"
 WIDTH = 88
-TITLE = "trio-responses chat --embedded --tools"
+TITLE = "trio-responses chat --embedded --demo-tools"
 ANSWER = """\
 A **nursery** is where child tasks live:
 

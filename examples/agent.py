@@ -1,4 +1,4 @@
-"""An agent with tools: the model calls typed functions until it can answer.
+"""An agent with tools: the model calls typed functions and methods until it can answer.
 
 The calls of one response run at the same time. An exception of a tool is sent to the model, which
 can try something else. A call starts at most once, also after a reconnect.
@@ -14,11 +14,9 @@ from typing import Literal
 import trio
 
 from examples.server import argument_parser, open_server
-from trio_responses import ToolFinished, ToolStarted, function_tool, open_responses
+from trio_responses import ModelRetry, ToolFinished, ToolStarted, function_tool, open_responses
 from trio_responses.testing import Call, Reply, Request
 from trio_responses.types import OutputTextDelta
-
-WEATHER = {"Oslo": (-4.0, "snow"), "Paris": (12.0, "rain")}
 
 
 @dataclass
@@ -29,17 +27,25 @@ class Weather:
     sky: str
 
 
-@function_tool
-async def get_weather(city: str) -> Weather:
-    """Tell the weather in a city, now.
+class Stations:
+    """Stations by city. A method is a tool of its object, here of ``STATIONS``."""
 
-    :param city: its English name, without the country.
-    """
-    await trio.sleep(0.2)  # a real tool would send a request
-    if city not in WEATHER:
-        raise LookupError(f"there is no station in {city}")
-    degrees, sky = WEATHER[city]
-    return Weather(degrees, sky)
+    def __init__(self, now: dict[str, Weather]) -> None:
+        self.now = now
+
+    @function_tool(max_retries=3)
+    async def get_weather(self, city: str) -> Weather:
+        """Tell the weather in a city, now.
+
+        :param city: its English name, without the country.
+        """
+        await trio.sleep(0.2)  # a real tool would send a request
+        if city not in self.now:
+            raise ModelRetry(f"There is no station in {city}. Choose one of {', '.join(self.now)}.")
+        return self.now[city]
+
+
+STATIONS = Stations({"Oslo": Weather(-4.0, "snow"), "Paris": Weather(12.0, "rain")})
 
 
 @function_tool
@@ -52,8 +58,8 @@ def play_model(request: Request) -> Reply:
     """Return the answers of the embedded server: two calls, one more, then a text."""
     rounds = sum(item.get("type") == "function_call_output" for item in request.history)
     if rounds == 0:
-        return Reply(calls=[Call("get_weather", {"city": city}) for city in WEATHER])
-    if rounds == len(WEATHER):
+        return Reply(calls=[Call("get_weather", {"city": city}) for city in STATIONS.now])
+    if rounds == len(STATIONS.now):
         return Reply(calls=[Call("convert", {"degrees": 12.0, "to": "fahrenheit"})])
     return Reply("In Paris: 12 degrees (53.6 Fahrenheit) and rain; Oslo has -4 and snow.")
 
@@ -64,7 +70,7 @@ async def main(arguments: Namespace) -> None:
         open_server(arguments.url, play_model) as options,
         open_responses(**options) as connection,
         connection.conversation(
-            model=arguments.model, store=False, tools=[get_weather, convert]
+            model=arguments.model, store=False, tools=[STATIONS.get_weather, convert]
         ) as conversation,
         conversation.run_stream(arguments.question, tool_timeout=10) as run,
     ):

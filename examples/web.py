@@ -4,37 +4,42 @@ Each process serves the same port and has a pool of connections. A conversation 
 SQLite by default; Redis or PostgreSQL for processes on several machines.
 
 - The browser gets the answer by server-sent events while it is written.
-- A browser that leaves does not end its turn. When it asks again with the same request id, after a
-  reload or after the process was killed, it gets the answer, and the model is not asked twice.
-- While one process answers, the others say 409 with ``Retry-After`` for that conversation.
-- At SIGTERM a process ends its turns before it stops.
+- A browser that leaves, or whose user clicks Stop, cancels its turn. Over HTTP, the default here,
+  the server then stops the response; on a WebSocket it would finish it (``--transport``).
+- After a reload the conversation goes on. A question without an answer is asked again, with the
+  same request id: if its answer is in the store already, the model is not asked twice.
+- While one process answers, the others ask the browser of that conversation to try again later.
+- A process that was killed is replaced, and its conversations go on after the lease.
+- At SIGTERM a process gives its turns four seconds to end.
 
-Run it: ``pip install trio-responses[examples]``, then ``python -m examples.web``.
+Run it: ``pip install ".[examples]"`` in the checkout, then ``python -m examples.web``.
 """
 # ruff: noqa: T201 - this program prints its results
 
 import json
-import math
 import os
 import signal
 import socket
 import sys
 from argparse import Namespace
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 import msgspec
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve  # pyright: ignore[reportUnknownVariableType]
 from quart import Response, request
+from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
+from trio.abc import ReceiveChannel
 
 from examples.server import argument_parser, open_server, supervise
-from trio_responses import ConfigurationError, ResponsesError, ResponsesPool, open_pool
+from trio_responses import ResponsesError, ResponsesPool, open_pool
 from trio_responses.stores import (
     ConversationBusy,
     PostgresStore,
@@ -64,15 +69,39 @@ class Question(msgspec.Struct):
     text: str
 
 
+def sse(**event: object) -> str:
+    """Return a server-sent event."""
+    return f"data: {json.dumps(event)}\n\n"
+
+
+class EventBody(ResponseBody):
+    """The body of a response: events, which are cancelled when the browser leaves."""
+
+    def __init__(self, events: AbstractAsyncContextManager[ReceiveChannel[str]]) -> None:
+        self.events = events
+
+    async def __aenter__(self) -> ReceiveChannel[str]:
+        """Start to make events."""
+        return await self.events.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Cancel what makes the events."""
+        await self.events.__aexit__(kind, error, traceback)
+
+
 @dataclass
 class Service:
-    """Answers questions in conversations. ``nursery`` has the turns, which outlive a request."""
+    """Answers questions in conversations."""
 
     backend: SQLiteStore | RedisStore | PostgresStore
     pool: ResponsesPool
     model: str
     lease: float
-    nursery: trio.Nursery
 
     async def ask(self) -> Response:
         """Answer a POST with the events of a turn.
@@ -86,82 +115,51 @@ class Service:
             question = msgspec.json.decode(await request.get_data(), type=Question)
         except msgspec.MsgspecError as error:
             return Response(str(error), 400)
-        sender, receiver = trio.open_memory_channel[dict[str, str]](math.inf)  # one short answer
-        try:
-            await self.nursery.start(self.answer, sender, question)
-        except ConversationBusy as busy:
-            later = {"Retry-After": str(math.ceil(min(busy.seconds_left, WAIT)))}
-            return Response("The conversation is answering.", 409, later)
-        except StoreUnavailable:
-            return Response("The store is away.", 503, {"Retry-After": "5"})
-        except ConfigurationError as error:
-            return Response(str(error), 400)
-        response = Response(self.events(receiver), content_type="text/event-stream")
+        response = Response(EventBody(self.answer(question)), content_type="text/event-stream")
         response.headers["Cache-Control"] = "no-store"
         response.timeout = None  # a turn may take minutes
         return response
 
-    async def answer(
-        self,
-        sender: trio.MemorySendChannel[dict[str, str]],
-        question: Question,
-        *,
-        task_status: trio.TaskStatus[None],
-    ) -> None:
-        """Run a turn, or find its answer in the store, and send it piece by piece."""
-
-        def send(**event: str) -> None:
-            with suppress(trio.BrokenResourceError):  # the browser left, the turn goes on
-                sender.send_nowait(event)
-
-        is_owner = False
-        with sender:
-            try:
-                async with self.pool.durable_conversation(
+    @trio.as_safe_channel  # the generator holds nurseries while it yields
+    async def answer(self, question: Question) -> AsyncGenerator[str, None]:
+        """Run a turn, or find its answer in the store, and yield it piece by piece."""
+        try:
+            async with (
+                self.pool.durable_conversation(
                     self.backend,
                     f"web-{question.conversation}",
                     wait=WAIT,
                     lease_seconds=self.lease,
                     model=self.model,
                     store=False,
-                ) as conversation:
-                    is_owner = True
-                    task_status.started()
-                    async with conversation.run_stream(
-                        question.text, request_id=question.request_id
-                    ) as run:
-                        async for event in run:
-                            if isinstance(event, OutputTextDelta):
-                                send(text=event.delta)
-                send(answer=run.response.output_text, process=str(os.getpid()))
-            except ResponsesError as error:
-                if not is_owner:
-                    raise
-                send(error=f"No answer: {error}.")
-
-    async def events(
-        self, receiver: trio.MemoryReceiveChannel[dict[str, str]]
-    ) -> AsyncGenerator[str, None]:
-        """Yield server-sent events."""
-        with receiver:
-            async for event in receiver:
-                yield f"data: {json.dumps(event)}\n\n"
+                ) as conversation,
+                conversation.run_stream(question.text, request_id=question.request_id) as run,
+            ):
+                async for event in run:
+                    if isinstance(event, OutputTextDelta):
+                        yield sse(text=event.delta)
+            yield sse(answer=run.response.output_text, process=os.getpid())
+        except ConversationBusy as busy:
+            yield sse(retry_after=min(busy.seconds_left, WAIT))
+        except StoreUnavailable:
+            yield sse(retry_after=5)
+        except ResponsesError as error:
+            yield sse(error=f"No answer: {error}.")
 
 
 async def run_process(arguments: Namespace) -> None:
     """Serve requests from the socket of the parent until SIGTERM or Ctrl-C."""
     config = Config()
     config.bind = [f"fd://{arguments.socket}"]
-    config.graceful_timeout = 1.0
+    config.graceful_timeout = 4.0  # the parent kills a process after five seconds
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with (
             open_store(arguments.store) as backend,
             open_server(arguments.url) as options,
-            open_pool(**options) as pool,
-            trio.open_nursery() as nursery,
+            open_pool(**options, transport=arguments.transport) as pool,
         ):
             app = QuartTrio(__name__)
-            service = Service(backend, pool, arguments.model, arguments.lease, nursery)
+            service = Service(backend, pool, arguments.model, arguments.lease)
 
             async def page() -> str:
                 return PAGE
@@ -219,6 +217,13 @@ def parse() -> Namespace:
         type=float,
         default=10.0,
         help="seconds after which another process takes over from a killed one (%(default)s)",
+    )
+    parser.add_argument(
+        "--transport",
+        choices=("http", "websocket", "auto"),
+        default="http",
+        help="how to reach the server (%(default)s); on a WebSocket turns send less, but Stop does"
+        " not stop the server",
     )
     parser.add_argument("--socket", type=int, help="serve this socket, as a process of the service")
     return parser.parse_args()

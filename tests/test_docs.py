@@ -33,8 +33,15 @@ REFERENCE = ROOT / "docs" / "reference"
 ELSEWHERE = {
     "README.md": "tests/test_readme.py",
     "docs/conversations.md": "tests/test_readme.py",
+    "docs/recipes/asyncio.md": "tests/recipes/test_asyncio.py",
+    "docs/recipes/azure.md": "tests/recipes/test_azure.py",
+    "docs/recipes/bot.md": "tests/recipes/test_bot.py",
+    "docs/recipes/fastapi.md": "tests/recipes/test_web.py",
+    "docs/recipes/jupyter.md": "tests/recipes/test_jupyter.py",
+    "docs/recipes/pytest.md": "tests/recipes/test_pytest.py",
+    "docs/recipes/quart.md": "tests/recipes/test_web.py",
+    "docs/recipes/starlette.md": "tests/recipes/test_web.py",
     "docs/testing-your-app.md": "tests/test_docs_testing.py",
-    "docs/tools.md": "tests/test_readme.py",
 }
 """Pages whose blocks are run by another test module."""
 SKIPPED: dict[str, int] = {}

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -120,12 +121,12 @@ class WebService:
         body = {"conversation": "a", "request_id": request_id, "text": question}
         return await self.send("/ask", json.dumps(body).encode(), end=end)
 
-    async def ask_until_answered(self, request_id: str, question: str) -> list[dict[str, str]]:
+    async def ask_until_answered(self, request_id: str, question: str) -> list[dict[str, Any]]:
         """Send a question as often as the service wants it, and return the events."""
         while True:
             with suppress(trio.BrokenResourceError):
                 found = events_of(await self.ask(request_id, question))
-                if found and "text" not in found[-1]:
+                if found and ("answer" in found[-1] or "error" in found[-1]):
                     return found
             await trio.sleep(0.05)
 
@@ -137,7 +138,7 @@ def is_complete(response: bytes) -> bool:
     return len(body) == int(length[1]) if length else body.endswith(b"0\r\n\r\n")
 
 
-def events_of(response: str) -> list[dict[str, str]]:
+def events_of(response: str) -> list[dict[str, Any]]:
     return [json.loads(data) for data in re.findall("^data: (.*)\n", response, re.MULTILINE)]
 
 
@@ -169,9 +170,9 @@ async def web_service(folder: Path, *arguments: str) -> AsyncGenerator[WebServic
                 await process.stdout.aclose()
 
 
-async def find_processes(service: WebService) -> set[str]:
+async def find_processes(service: WebService) -> set[int]:
     """Ask until two processes have answered, and return their ids."""
-    found: set[str] = set()
+    found: set[int] = set()
     number = 0
     while len(found) < 2:
         number += 1
@@ -197,16 +198,17 @@ async def test_web_continues_a_conversation_on_any_process(tmp_path: Path) -> No
 
 
 @needs_quart
-async def test_web_asks_once_though_the_browser_reloads(tmp_path: Path) -> None:
+async def test_web_cancels_the_turn_of_a_browser_that_leaves(tmp_path: Path) -> None:
     async with open_test_server() as server:
-        server.reply("Patience.", delay=0.3)
+        left = server.reply("one two three").hold(trio.Event(), after_events=6)
         url = await server.serve_tcp()
         async with web_service(tmp_path, "--url", url, "--processes", "2") as service:
-            response = await service.ask("1", "Hello", end=b"data: ")
+            response = await service.ask("1", "Hello", end=b"two")
             assert response.startswith("HTTP/1.1 200")
+            await left.finished.wait()
+            assert server.statistics().active == 0
             *_, last = await service.ask_until_answered("1", "Hello")
-            assert last["answer"] == "Patience."
-        assert len(server.requests) == 1
+            assert last["answer"] == 'Turn 1: you said "Hello".'
 
 
 @needs_quart
@@ -221,10 +223,9 @@ async def test_web_takes_over_from_a_killed_process(tmp_path: Path) -> None:
             while len(server.requests) == before:  # noqa: ASYNC110 - of another process
                 await trio.sleep(0.01)
             busy = await service.ask("another", "Hello?")
-            assert busy.startswith("HTTP/1.1 409")
-            assert "retry-after: 1\r\n" in busy.lower()
+            assert events_of(busy) == [{"retry_after": 1.0}]
             for process in processes:
-                os.kill(int(process), signal.SIGKILL)
+                os.kill(process, signal.SIGKILL)
             *_, last = await service.ask_until_answered("another", "Hello?")
             assert last["answer"].endswith('you said "Hello?".')
 

@@ -12,7 +12,7 @@ import pytest
 import trio_responses
 
 EXTRAS = frozenset(
-    {"coredis", "opentelemetry", "psycopg", "pytest", "python_socks", "rich", "shtab"}
+    {"coredis", "opentelemetry", "psycopg", "pydantic", "pytest", "python_socks", "rich", "shtab"}
 )
 SLOW = frozenset({"argparse", "asyncio", "http", "json", "unittest"})
 """Slow modules of the standard library that the import must not need."""
@@ -41,14 +41,23 @@ def test_the_import_needs_no_extra_and_no_slow_module() -> None:
     assert top & SLOW <= modules_after("import trio, trio_websocket, msgspec")
 
 
+@pytest.mark.parametrize("use", [A_TYPE, A_TOOL])
+def test_types_of_msgspec_do_not_import_pydantic(use: str) -> None:
+    modules = modules_after(f"import trio_responses\n{use}")
+    assert "trio_responses._json_types.families" in modules
+    assert modules.isdisjoint({"pydantic", "trio_responses._json_types.pydantic_types"})
+
+
 @pytest.mark.parametrize(
     ("module", "use"),
     [
         ("trio_responses._tools.docstrings", A_TOOL),
-        ("trio_responses._tools.schema_mode", A_TYPE),
-        ("trio_responses._tools.json_schema", A_TYPE),
+        ("trio_responses._json_types.compiled_type", A_TYPE),
+        ("trio_responses._json_types.strict_mode", A_TYPE),
+        ("trio_responses._json_types.msgspec_types", A_TYPE),
         ("trio_responses._tools.signatures", A_TOOL),
         ("trio_responses._cli.arguments", A_COMMAND),
+        ("trio_responses._tools.partial_values", "import trio_responses._turn.partials"),
         ("trio_responses.otel", "import trio_responses.otel"),
         ("trio_responses.testing._server", "import trio_responses.testing"),
     ],

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import pytest
 
-from trio_responses import ConfigurationError, Endpoint, Instrument, open_pool, open_responses
+from trio_responses import (
+    ConfigurationError,
+    Endpoint,
+    Instrument,
+    connect_responses,
+    open_pool,
+    open_responses,
+)
 from trio_responses._instruments.instrument import checked_instruments
 from trio_responses._settings import (
+    NO_SUCH_OPTION,
     OPTION_VALUES,
     Keepalive,
     Limits,
@@ -17,6 +26,7 @@ from trio_responses._settings import (
     Timeouts,
     check_option_values,
     checked_record,
+    explain_options,
 )
 from trio_responses.typing import (
     DeliveryMode,
@@ -34,7 +44,7 @@ if TYPE_CHECKING:
 
     Opener = Callable[..., AbstractAsyncContextManager[Any]]
 
-OPENERS = [open_responses, open_pool]
+OPENERS: list[Any] = [open_responses, open_pool]
 KEY = "sk-secret-0pT1"
 
 
@@ -179,3 +189,28 @@ async def test_url_and_endpoint_together_are_refused(opener: Opener) -> None:
     with pytest.raises(ConfigurationError, match="base_url or endpoint, not both"):
         async with opener("https://host/v1", endpoint=Endpoint.xai()):
             pytest.fail("the block began")  # pragma: no cover
+
+
+@pytest.mark.parametrize("function", [*OPENERS, connect_responses])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("url", ": use base_url="),
+        ("timeout", r": use timeouts=Timeouts\(...\)"),
+        ("http_client", ": use dial=, proxy= or ssl_context="),
+        ("model", ": it is a parameter of each turn"),
+        ("reconect", r": did you mean 'reconnect'\?"),
+        ("zzzzzz", "$"),
+    ],
+)
+def test_an_unknown_option_is_an_error_with_the_name_here(
+    function: Any, name: str, hint: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"{function.__name__}\(\) has no option '{name}'{hint}"):
+        function(**{name: 1})
+
+
+@pytest.mark.parametrize("function", [*OPENERS, connect_responses])
+def test_no_option_has_a_hint_to_use_another(function: Any) -> None:
+    assert NO_SUCH_OPTION.keys().isdisjoint(inspect.signature(function).parameters)
+    assert explain_options(function).__doc__ == function.__doc__

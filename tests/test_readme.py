@@ -30,7 +30,18 @@ def examples(page: str, language: str = "python") -> list[str]:
 FIRST, CONVERSATION, TOOLS, TEST = examples("README.md")
 DELTA, LOSS, AGAIN, WITHOUT_REASONING, WITHOUT_FILES, *REST = examples("docs/conversations.md")
 FORK, STEERING, COMPACTION, TRIMMING, CHECKPOINT, ROTATION = REST
-RUN, _, RUN_STREAM, CONTEXT, APPROVAL, HANDLERS, ERRORS, _, ANSWERS = examples("docs/tools.md")
+RUN = examples("docs/tools.md")[0]
+
+
+def example_of(tools: str) -> str:
+    """Return the first block of the page about tools that contains a text."""
+    return next(block for block in examples("docs/tools.md") if tools in block)
+
+
+RUN_STREAM, CONTEXT = example_of("run_stream("), example_of("context: ToolContext[Database]")
+APPROVAL, HANDLERS = example_of("approve=approve"), example_of("handlers=")
+ERRORS, ANSWERS = example_of('on_tool_error="raise"'), example_of("conversation.parse(")
+PYDANTIC = example_of("class City(")
 
 
 async def run(example: str, connection: ResponsesConnection | None = None) -> None:
@@ -166,6 +177,17 @@ async def test_a_parsed_answer_has_a_type(
         server.reply(text)
         await run(ANSWERS, connection)
     assert capsys.readouterr().out.startswith(said)
+
+
+@NO_WAITING
+async def test_models_of_pydantic_are_parameters_results_and_answers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (output,) = (each for each in examples("docs/tools.md", "output") if each.endswith("City\n"))
+    async with open_test_server() as server, server.open_client() as connection:
+        await run(PYDANTIC, connection)
+        assert server.requests[0].body["text"]["format"]["name"] == "City"
+    assert capsys.readouterr().out == output
 
 
 # --- Conversations -----------------------------------------------------------------------

@@ -47,6 +47,7 @@ from trio_responses._errors import (
     ServerOverloaded,
     StallTimeout,
     StreamLimitReached,
+    ToolRetriesExceeded,
     UndecodableCall,
     UndecodableResponse,
     UnexpectedOutput,
@@ -56,7 +57,7 @@ from trio_responses._errors import (
 from trio_responses._instruments.instrument import Instrument
 from trio_responses._instruments.log import LoggingInstrument
 from trio_responses._instruments.recording import Recorder, Recording
-from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
+from trio_responses._json_types.json_type import InvalidJSON, JSONType, strict_schema
 from trio_responses._lifecycle import (
     ConnectionRestored,
     ConnectionRotated,
@@ -68,6 +69,7 @@ from trio_responses._lifecycle import (
 from trio_responses._pool import PoolEndpoint, PoolStatistics, ResponsesPool, open_pool
 from trio_responses._protocol.accumulator import ItemSnapshot, Snapshot
 from trio_responses._protocol.requests import SteerState
+from trio_responses._rate_limiter import RateLimiter
 from trio_responses._settings import (
     Keepalive,
     Limits,
@@ -76,6 +78,7 @@ from trio_responses._settings import (
     RotationPolicy,
     Timeouts,
 )
+from trio_responses._tools.exceptions import ModelRetry
 from trio_responses._tools.function import (
     FunctionTool,
     InvalidArguments,
@@ -84,7 +87,6 @@ from trio_responses._tools.function import (
 )
 from trio_responses._tools.namespace import Namespace
 from trio_responses._tools.parsing import ParsedResponse
-from trio_responses._tools.schema import InvalidJSON, JSONType, strict_schema
 from trio_responses._tools.toolbox import ToolFinished, ToolProgress, ToolStarted
 from trio_responses._turn.methods import Lane
 from trio_responses._turn.responses import Responses
@@ -129,6 +131,7 @@ __all__ = [
     "LoggingInstrument",
     "MaxRoundsExceeded",
     "MessageTooLarge",
+    "ModelRetry",
     "Namespace",
     "ParseError",
     "ParseMismatchError",
@@ -138,6 +141,7 @@ __all__ = [
     "PreviousResponseNotFound",
     "ProxyError",
     "RateLimitError",
+    "RateLimiter",
     "ReconnectFailed",
     "ReconnectPolicy",
     "Recorder",
@@ -157,7 +161,6 @@ __all__ = [
     "SendTimeout",
     "ServerOverloaded",
     "Snapshot",
-    "SocketRecord",
     "StallTimeout",
     "SteerReceipt",
     "SteerState",
@@ -166,10 +169,9 @@ __all__ = [
     "ToolContext",
     "ToolFinished",
     "ToolProgress",
-    "ToolRecord",
+    "ToolRetriesExceeded",
     "ToolStarted",
     "TransportChanged",
-    "TurnRecord",
     "TurnRestarted",
     "UndecodableCall",
     "UndecodableResponse",

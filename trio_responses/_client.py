@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypedDict, final
 
@@ -21,15 +22,18 @@ from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError, ConnectionClosed
 from trio_responses._instruments.instrument import Instruments, ServerAddress
 from trio_responses._instruments.log import with_logging
+from trio_responses._rate_limiter import limit_queue_of
 from trio_responses._settings import (
     Keepalive,
     Limits,
     RetryPolicy,
     RotationPolicy,
     Timeouts,
+    check_drain_seconds,
     check_option_values,
     check_websocket_retry,
     checked_record,
+    explain_options,
 )
 from trio_responses._transport.dialing import ConnectionConfig, dial_tcp
 from trio_responses._transport.http import check_http_installed
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
     from trio_responses._instruments.instrument import Instrument
     from trio_responses._lifecycle import ConnectionState, ConnectionStatistics, Event
     from trio_responses._protocol.delivery import DeliveryMode
+    from trio_responses._rate_limiter import RateLimiter
     from trio_responses._settings import (
         OnAbandonedTurn,
         ReconnectPolicy,
@@ -59,6 +64,7 @@ if TYPE_CHECKING:
     from trio_responses._transport.dialing import Dial
     from trio_responses._transport.proxy import ProxyOption
     from trio_responses._turn.stream import ResponseStream, TurnSender
+    from trio_responses._turn.work import ActiveWork
     from trio_responses._wire import ClientEvent, Input
     from trio_responses._wire.params import ResponseCreateParams
 
@@ -108,6 +114,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
+        text_format: Any = None,
         snapshot: bool = True,
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -129,7 +136,10 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :param input: text, which is sent as a message of the user, or an item, or a list of items.
         :param delivery: ``"at_least_once"`` sends the request again when it is not known whether
             it ran.
-        :param snapshot: whether text is kept for ``stream.snapshot``.
+        :param text_format: the type of the answer: the model has to write JSON of the type, as for
+            `parse`. ``stream.partials()`` yields the values so far.
+        :param snapshot: whether text is kept for ``stream.snapshot``. The text of JSON is kept in
+            any case.
         :param max_retries: how often the turn is sent again after a rate limit or, with
             ``at_least_once``, after an error of the server; by default as the connection.
         :param timeouts: the deadlines ``first_event`` and ``stall`` of each attempt at this turn,
@@ -138,11 +148,12 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :raises TypeError: for an unknown parameter, and a value of a wrong type.
         :raises ValueError: for a word that a parameter does not accept, and a missing key.
         :raises ConfigurationError: for invalid values of ``delivery``, ``max_retries`` and
-            ``timeouts``.
+            ``timeouts``, and for a type that has no JSON schema.
         """
         return super().stream(
             input,
             delivery=delivery,
+            text_format=text_format,
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,
@@ -163,6 +174,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :raises ConfigurationError: for a malformed name, or one that is reserved; and for any
             name where the endpoint has no lanes.
         """
+        self._engine.work.check()
         with self._engine.requests.reserved_lane(name) as sender:
             yield Lane(sender)
 
@@ -280,7 +292,11 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
             checkpoint=checkpoint,
         )
         settings = merge_extra_body(params)
-        async with open_durable(self._open_conversation, options, settings) as conversation:
+        instruments = self._engine.config.instruments
+        self._engine.work.check()  # before a lease is acquired
+        async with open_durable(
+            self._open_conversation, options, settings, instruments
+        ) as conversation:
             yield conversation
 
     @asynccontextmanager
@@ -288,6 +304,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         self, settings: Mapping[str, Any], history: History, conversation_id: str | None = None
     ) -> AsyncGenerator[Conversation, None]:
         """Open a conversation that may have a history, for the length of a block."""
+        self._engine.work.check()
         with self._engine.requests.lane_reservations() as reserve:
             yield Conversation(
                 reserve,
@@ -355,12 +372,51 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         """
         await self._engine.aclose()
 
+    async def drain(self, deadline: float = math.inf) -> int:
+        """Finish what is in progress, take no new requests, and close the connection.
+
+        For example, before the process ends::
+
+            cut_off = await connection.drain(25)
+
+        From the call on, new turns, runs, conversations and calls raise `ConnectionClosed` with
+        ``delivery`` ``not_sent``. Those that have begun go on, also the ones that wait for a place
+        or for a reconnect, and a run until its last turn. When all have ended, or after
+        ``deadline`` seconds, the connection is closed as by `aclose`; what is left raises
+        `ConnectionClosed`. A second call waits as well, and the earlier deadline counts.
+
+        If cancelled while it waits, the connection is not closed, and still takes no new requests.
+
+        :param deadline: the longest wait, in seconds; by default as long as it takes.
+        :return: the number of turns, runs and calls that had not ended; 0 if nothing was cut off.
+        :raises ConfigurationError: for a negative number, and for a connection of a pool, which
+            ``pool.drain`` drains.
+        """
+        check_drain_seconds(deadline)
+        if self._engine.is_pooled:
+            raise ConfigurationError("the connection belongs to a pool: call pool.drain()")
+        return await self._engine.drain(deadline)
+
     # --- State ---------------------------------------------------------------------------
 
     @property
     def state(self) -> ConnectionState:
         """The state of the connection."""
-        return self._engine.sockets.state
+        return self._engine.state
+
+    def is_healthy(self) -> bool:
+        """Return whether a request that is made now can be sent, as far as is known.
+
+        True while a socket is open, while requests are sent over HTTP, and while a first attempt
+        is made to replace a lost or old socket. False from the moment at which an attempt to open
+        a socket has failed until one succeeds, while a socket is replaced that was lost before it
+        was of use, while HTTP requests wait for another attempt to connect, while the connection
+        drains, and when it is closed.
+
+        Costs no I/O, never raises, and may be called from any thread. It says nothing about the
+        key, the model or the quota: no request is sent (docs/operations.md).
+        """
+        return self._engine.is_healthy
 
     async def wait_open(self) -> None:
         """Wait until a socket is open. A checkpoint.
@@ -412,12 +468,14 @@ class ConnectionOptions(TypedDict, total=False):
     websocket_retry: float | None
     http2: bool
     recover: RecoverOption | None
+    rate_limiter: RateLimiter | None
     allow_insecure: bool
     instruments: Iterable[Instrument]
     logging: bool
     dial: Dial
 
 
+@explain_options
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_responses(
@@ -440,6 +498,7 @@ async def open_responses(
     websocket_retry: float | None = 600.0,
     http2: bool = False,
     recover: RecoverOption | None = None,
+    rate_limiter: RateLimiter | None = None,
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
@@ -503,6 +562,8 @@ async def open_responses(
         and ends with this Response. The turn raises its error as before if the server does not have
         the Response: with ``store=False``, and where a response ends with its socket. Needs the
         extra ``trio-responses[http]``.
+    :param rate_limiter: limits of requests and tokens a minute, which turns wait for before they
+        are sent. Connections and pools may share one.
     :param allow_insecure: allow ``ws://`` to other machines, which lets everybody on the network
         path read the key and the content.
     :param instruments: observers of sockets, turns and tools, besides the log
@@ -535,6 +596,7 @@ async def open_responses(
         websocket_retry=websocket_retry,
         http2=http2,
         recover=recover,
+        rate_limiter=rate_limiter,
         allow_insecure=allow_insecure,
         instruments=instruments,
         logging=logging,
@@ -546,6 +608,7 @@ async def open_responses(
         yield ResponsesConnection(engine)
 
 
+@explain_options
 @trio.lowlevel.enable_ki_protection
 async def connect_responses(
     nursery: trio.Nursery,
@@ -568,6 +631,7 @@ async def connect_responses(
     websocket_retry: float | None = 600.0,
     http2: bool = False,
     recover: RecoverOption | None = None,
+    rate_limiter: RateLimiter | None = None,
     allow_insecure: bool = False,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
@@ -599,6 +663,7 @@ async def connect_responses(
         websocket_retry=websocket_retry,
         http2=http2,
         recover=recover,
+        rate_limiter=rate_limiter,
         allow_insecure=allow_insecure,
         instruments=instruments,
         logging=logging,
@@ -645,17 +710,20 @@ def make_engine(
     websocket_retry: float | None,
     http2: bool,
     recover: RecoverOption | None,
+    rate_limiter: RateLimiter | None,
     allow_insecure: bool,
     instruments: Iterable[Instrument],
     logging: bool,
     dial: Dial,
     name: str | None = None,
     models: Mapping[str, str] | None = None,
+    work: ActiveWork | None = None,
 ) -> ConnectionEngine:
     """Return an engine for the options of a connection, with defaults for those not given.
 
     :param name: the name of the endpoint; by default its address.
     :param models: the names of models at the server, by the names in requests.
+    :param work: counts the work in progress of the pool that the connection belongs to.
     """
     require_trio()
     endpoint = choose_endpoint(base_url, endpoint)
@@ -686,6 +754,7 @@ def make_engine(
         websocket_retry=websocket_retry,
         http2=http2,
         recover=recover,
+        rate_limits=limit_queue_of(rate_limiter),
         instruments=Instruments(
             with_logging(instruments, enabled=logging),
             ServerAddress(endpoint.host, endpoint.port),
@@ -697,4 +766,5 @@ def make_engine(
         checked_headers(headers),
         reconnect,
         checked_record("rotation", rotation, RotationPolicy),
+        work=work,
     )

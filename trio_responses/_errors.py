@@ -62,6 +62,7 @@ __all__ = [
     "ServerOverloaded",
     "StallTimeout",
     "StreamLimitReached",
+    "ToolRetriesExceeded",
     "UndecodableCall",
     "UndecodableResponse",
     "UnexpectedOutput",
@@ -423,6 +424,8 @@ def _hint_for(error: APIError) -> str:
     no_such_path = error.status == NOT_FOUND and no_reason
     if no_such_path and not isinstance(error, HandshakeRejected):
         return "is the base URL right? /v1 may be missing in it"
+    if error.param == "model" and error.code == "missing_required_parameter":
+        return "pass model= to the turn, or to its conversation"
     return error.hint or HINT_OF_CODE.get(error.code or "", "")
 
 
@@ -805,6 +808,26 @@ class MaxRoundsExceeded(ResponsesError):
         )
         self.rounds = rounds
         self.response = response
+
+
+class ToolRetriesExceeded(ResponsesError):
+    """The calls of a tool failed in more responses in a row than its limit of retries allows.
+
+    The conversation is intact: the next run sends the outputs of these calls, which have the
+    errors, and counts anew. The ``__cause__`` is the last error of the tool.
+
+    :ivar tool: the name of the tool, with its namespace.
+    :ivar max_retries: the limit.
+    """
+
+    def __init__(self, tool: str, max_retries: int) -> None:
+        super().__init__(
+            f"the calls of the tool {printable(tool, SHORT)!r} failed more often in a row than its"
+            f" limit of retries allows (max_retries={max_retries}): __cause__ is the last error,"
+            " which the next run sends to the model"
+        )
+        self.tool = tool
+        self.max_retries = max_retries
 
 
 class CallNotRejectable(ResponsesError):

@@ -39,7 +39,8 @@ class ConnectionState(StrEnum):
     RECONNECTING = "reconnecting"
     """The socket was lost, and a new one is being opened."""
     DRAINING = "draining"
-    """The connection is closing: the closing handshake is in progress."""
+    """The connection takes no new requests: `drain` waits for those in progress, or the closing
+    handshake is in progress."""
     CLOSED = "closed"
     """The connection is closed for good."""
 
@@ -127,6 +128,10 @@ class ConnectionStatistics:
     """Bytes of the sent frames' payloads."""
     retries: int
     """Requests that were sent again after an attempt that failed."""
+    requests_delayed: int
+    """Requests that had to wait for a `RateLimiter`."""
+    seconds_delayed: float
+    """The seconds that they waited, added up."""
     requests_active: int
     """Requests whose response has not ended, including abandoned ones."""
     undecodable_frames: int

@@ -6,17 +6,20 @@ What differs between servers is in `_endpoint.py` instead.
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar
 
 from trio_responses._errors import ConfigurationError
 from trio_responses._protocol.replay import ReplayRules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Self
 
     from trio_responses._protocol.replay import Origin
@@ -33,15 +36,18 @@ __all__ = [
     "RotationPolicy",
     "Timeouts",
     "TransportOption",
+    "check_drain_seconds",
     "check_option_values",
     "check_turn_timeouts",
     "check_websocket_retry",
     "checked_record",
+    "is_number",
     "reconnect_delays",
 ]
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value is an integer or a float, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -53,7 +59,7 @@ def _require_positive(record: Any) -> None:
     unit = "bytes" if isinstance(record, Limits) else "seconds"
     for field in fields(record):
         number = getattr(record, field.name)
-        if not _is_number(number) or math.isnan(number) or number <= 0:
+        if not is_number(number) or math.isnan(number) or number <= 0:
             name = f"{type(record).__name__}.{field.name}"
             raise ConfigurationError(
                 f"{name} must be a positive number of {unit}, not {number!r}; math.inf for no limit"
@@ -140,11 +146,11 @@ class RotationPolicy:
 
         :raises ConfigurationError: for an age that is not positive, and a stagger outside 0 to 1.
         """
-        if self.max_age is not None and not (_is_number(self.max_age) and self.max_age > 0):
+        if self.max_age is not None and not (is_number(self.max_age) and self.max_age > 0):
             raise ConfigurationError(
                 f"RotationPolicy.max_age must be positive seconds, not {self.max_age!r}"
             )
-        if not (_is_number(self.stagger) and 0 <= self.stagger <= 1):
+        if not (is_number(self.stagger) and 0 <= self.stagger <= 1):
             raise ConfigurationError(
                 f"RotationPolicy.stagger must be from 0 to 1, not {self.stagger!r}"
             )
@@ -269,7 +275,7 @@ class RetryPolicy:
         retries, wait = self.max_retries, self.max_retry_wait
         if not _is_count(retries):
             raise ConfigurationError(f"max_retries must be a whole number from 0, not {retries!r}")
-        if not (_is_number(wait) and wait > 0):
+        if not (is_number(wait) and wait > 0):
             raise ConfigurationError(f"max_retry_wait must be positive seconds, not {wait!r}")
 
     def with_max_retries(self, max_retries: int | None) -> Self:
@@ -406,6 +412,60 @@ OPTION_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
 """The values that each option with named values accepts, by the option's name."""
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+NO_SUCH_OPTION: Final[Mapping[str, str]] = {
+    "url": "use base_url=, or the first argument",
+    "api_base": "use base_url=, or the first argument",
+    "websocket_base_url": "use base_url=, or the first argument",
+    "timeout": "use timeouts=Timeouts(...), or trio.fail_after(seconds) around a call",
+    "organization": "set OPENAI_ORG_ID, or use headers=",
+    "project": "set OPENAI_PROJECT_ID, or use headers=",
+    "default_headers": "use headers=",
+    "extra_headers": "use headers=",
+    "default_query": "put the query into base_url",
+    "azure_endpoint": "use endpoint=Endpoint.azure(...)",
+    "azure_ad_token": "use endpoint=Endpoint.azure(..., token=True) and api_key=",
+    "azure_ad_token_provider": "use endpoint=Endpoint.azure(..., token=True) and api_key=",
+    "api_version": "use endpoint=Endpoint.azure(...), which has no version",
+    "http_client": "use dial=, proxy= or ssl_context=",
+    "proxies": "use proxy=",
+    "verify": "use ssl_context=",
+    "ssl": "use ssl_context=",
+    "retries": "use max_retries=",
+    "model": "it is a parameter of each turn, and of conversation()",
+    "instructions": "it is a parameter of each turn, and of conversation()",
+    "tools": "it is a parameter of each turn, and of conversation()",
+}
+"""Names that other clients have for the options of a connection, with what to use here."""
+
+
+def explain_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function whose error for an unknown option says which one to use.
+
+    :param function: a function that opens connections.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(_describe_unknown_option(function.__name__, name, known))
+        return function(*args, **kwargs)
+
+    known = list(inspect.signature(function).parameters)
+    return call
+
+
+def _describe_unknown_option(function: str, name: str, known: list[str]) -> str:
+    hint = NO_SUCH_OPTION.get(name)
+    close = difflib.get_close_matches(name, known, n=1)
+    if hint is None and close:
+        hint = f"did you mean {close[0]!r}?"
+    return f"{function}() has no option {name!r}" + (f": {hint}" if hint else "")
+
+
 def check_option_values(**given: object) -> None:
     """Raise an error for a value that its option does not accept.
 
@@ -455,12 +515,23 @@ def check_turn_timeouts(timeouts: Timeouts | None) -> None:
         checked_record("timeouts", timeouts, Timeouts)
 
 
+def check_drain_seconds(seconds: float) -> None:
+    """Raise an error unless the deadline of a ``drain()`` is a number of seconds from 0.
+
+    :raises ConfigurationError: for any other value.
+    """
+    if not (is_number(seconds) and seconds >= 0):
+        raise ConfigurationError(
+            f"drain() takes seconds, zero or more, not {seconds!r}; math.inf for no limit"
+        )
+
+
 def check_websocket_retry(seconds: float | None) -> None:
     """Raise an error unless the option ``websocket_retry`` is a positive number or `None`.
 
     :raises ConfigurationError: for any other value.
     """
-    if seconds is not None and not (_is_number(seconds) and seconds > 0):
+    if seconds is not None and not (is_number(seconds) and seconds > 0):
         raise ConfigurationError(
             f"websocket_retry must be positive seconds, or None for never, not {seconds!r}"
         )

@@ -5,16 +5,29 @@ from trio_responses._conversation.durable import OnInterruptedCall
 from trio_responses._conversation.run import RunEvent
 from trio_responses._endpoint import ApiKey, Headers
 from trio_responses._instruments.recording import RecordingLine, Redact
+from trio_responses._instruments.records import (
+    ConnectionRecord,
+    LeaseRecord,
+    RunRecord,
+    SocketRecord,
+    StoreRecord,
+    ToolRecord,
+    TurnRecord,
+)
+from trio_responses._json_types.adapter import TypeAdapterLike
+from trio_responses._json_types.json_type import Schema
 from trio_responses._lifecycle import Event, StreamEvent
 from trio_responses._protocol.delivery import DeliveryMode
+from trio_responses._rate_limiter import RateLimiterStatistics
 from trio_responses._settings import OnAbandonedTurn, RecoverOption, TransportOption
+from trio_responses._tools.function import IsEnabled
 from trio_responses._tools.namespace import ToolLike
-from trio_responses._tools.schema import Schema
 from trio_responses._tools.toolbox import Approve, Handler, OnToolError
 from trio_responses._transport.dialing import Dial
 from trio_responses._transport.proxy import ProxyOption
 from trio_responses._wire.params import (
     AccessProgramsParam,
+    ChooseTools,
     ContextManagementParam,
     ConversationParam,
     ConversationParams,
@@ -28,6 +41,7 @@ from trio_responses._wire.params import (
     PromptParam,
     ReasoningParam,
     ResponseCreateParams,
+    SharedParams,
     StreamOptionsParam,
     TextFormatJsonObject,
     TextFormatJsonSchema,
@@ -46,7 +60,9 @@ __all__ = [
     "AccessProgramsParam",
     "ApiKey",
     "Approve",
+    "ChooseTools",
     "ConnectionOptions",
+    "ConnectionRecord",
     "ContextManagementParam",
     "ConversationParam",
     "ConversationParams",
@@ -57,6 +73,8 @@ __all__ = [
     "HasToolDefinition",
     "Headers",
     "ImageParam",
+    "IsEnabled",
+    "LeaseRecord",
     "ModerationParam",
     "ModerationPolicyParam",
     "ModerationRuleParam",
@@ -67,13 +85,18 @@ __all__ = [
     "PromptCacheOptionsParam",
     "PromptParam",
     "ProxyOption",
+    "RateLimiterStatistics",
     "ReasoningParam",
     "RecordingLine",
     "RecoverOption",
     "Redact",
     "ResponseCreateParams",
     "RunEvent",
+    "RunRecord",
     "Schema",
+    "SharedParams",
+    "SocketRecord",
+    "StoreRecord",
     "StreamEvent",
     "StreamOptionsParam",
     "TextFormatJsonObject",
@@ -88,5 +111,8 @@ __all__ = [
     "ToolChoiceParam",
     "ToolChoiceType",
     "ToolLike",
+    "ToolRecord",
     "TransportOption",
+    "TurnRecord",
+    "TypeAdapterLike",
 ]

@@ -31,8 +31,9 @@ PrepareServer: TypeAlias = Callable[[Prepare], list[ResponsesServer]]
 
 def clear_environment(monkeypatch: Patch) -> None:
     """Remove the variables that name a server and an API key."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith(("OPENAI_", "AZURE_OPENAI_", "XAI_")):
+            monkeypatch.delenv(name)
 
 
 def hide_http_packages(monkeypatch: Patch) -> None:
@@ -64,7 +65,7 @@ def prepare_next_server(monkeypatch: Patch, prepare: Prepare) -> list[ResponsesS
 
 @contextmanager
 def running(
-    *arguments: str, stdin: int | None = None
+    *arguments: str, stdin: int = subprocess.DEVNULL
 ) -> Generator[subprocess.Popen[str], None, None]:
     """Run the command line in a child process, with the output buffered as it is for a user."""
     command = [sys.executable, "-m", "trio_responses", *arguments]

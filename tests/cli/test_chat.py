@@ -501,7 +501,7 @@ def test_stdout_has_the_answers_alone(capsys: Capture, monkeypatch: Patch) -> No
 
 def test_the_embedded_server_calls_the_tools(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("What is 6 * 7?\nWhat time is it in Oslo?\n"))
-    assert main(["chat", "--embedded", "--tools"]) == 0
+    assert main(["chat", "--embedded", "--demo-tools"]) == 0
     out, err = capsys.readouterr()
     assert "the tool returned 42." in out
     assert 'tool: current_time({"place":"Oslo"})' in err

@@ -76,12 +76,17 @@ def complete_in_fish(script: str, line: str, *, cwd: Path | None = None) -> list
         ([""], COMMANDS),
         (["-"], ["-h", "--help", "--version", "--debug"]),
         (["serve", "--p"], ["--port"]),
-        (["chat", "--tools", "--lo"], ["--load"]),
+        (["chat", "--demo-tools", "--lo"], ["--load"]),
         (["completion", ""], SHELLS),
         (["completion", "-"], ["-h", "--help", "--debug"]),
         (["completion", "f"], ["fish"]),
         (["conversations", ""], ["list", "show", "export", "delete"]),
         (["ask", "--model", ""], []),
+        (["ask", "--too"], ["--tools", "--tool-choice"]),
+        (["chat", "--end"], ["--endpoint"]),
+        (["chat", "--endpoint", ""], ["openai", "azure", "xai", "compatible"]),
+        (["ask", "--verbosity", "l"], ["low"]),
+        (["ask", "--no-"], ["--no-stream", "--no-parallel-tool-calls"]),
         (["--debug", "chat", "--em"], ["--embedded"]),
         (["chat", "--pre"], []),
         (["re"], ["record", "replay"]),
@@ -98,7 +103,13 @@ def test_bash_completes_commands_options_and_choices(
 @needs_bash
 def test_bash_completes_files_with_spaces(capsys: Capture, tmp_path: Path) -> None:
     (tmp_path / "my chat.json").touch()
-    for before in (["chat", "--load"], ["ask", "--record"], ["replay"], ["record", "--force"]):
+    for before in (
+        ["chat", "--load"],
+        ["ask", "--file"],
+        ["ask", "--schema"],
+        ["replay"],
+        ["record", "--force"],
+    ):
         found = complete_in_bash(script("bash", capsys), *before, f"{tmp_path}/my")
         assert found == [f"{tmp_path}/my chat.json"]
     assert complete_in_bash(script("bash", capsys), "probe", f"{tmp_path}/my") == []

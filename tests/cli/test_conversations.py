@@ -52,7 +52,7 @@ def test_a_chat_continues_where_the_last_one_was_left(
 
 
 def test_tools_run_in_a_chat_with_a_store(store: str, monkeypatch: Patch, capsys: Capture) -> None:
-    assert chat(monkeypatch, "What is 6 * 7?\n", "--store", store, "--tools") == 0
+    assert chat(monkeypatch, "What is 6 * 7?\n", "--store", store, "--demo-tools") == 0
     assert "the tool returned 42." in capsys.readouterr().out
     assert main(["conversations", "show", "chat", "--store", store]) == 0
     out, err = capsys.readouterr()

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 from collections.abc import Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,12 +20,15 @@ from trio_responses import Endpoint
 from trio_responses._cli import main, probe_features
 from trio_responses._cli.probe import JSONReport, TableReport, run_probe
 from trio_responses._cli.probe_features import FEATURES, Feature, Prober, Verdict, answer_slowly
+from trio_responses._wire.codec import decode
 from trio_responses.testing import Fail, Reply, Request, default_answer, open_test_server
 from trio_responses.testing._endpoints import Endpoints
 from trio_responses.testing._records import HTTPRequest
 from trio_responses.testing._scripts import HTTPAnswer
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from tests.cli.cli_driver import Capture, Patch, PrepareServer
     from trio_responses.testing import ResponsesServer
     from trio_responses.testing._http import Exchange
@@ -194,6 +198,99 @@ async def test_a_server_that_ignores_lane_names_does_not_pass(server: ResponsesS
     assert report["details"]["lanes"] == "events do not name their lane"
 
 
+def constant(reply: Reply) -> Callable[[Request], Reply]:
+    def respond(_: Request) -> Reply:
+        return reply
+
+    return respond
+
+
+async def examine(
+    name: str, server: ResponsesServer, *, responder: Any = answer_slowly
+) -> tuple[Verdict, str]:
+    [feature] = [feature for feature in FEATURES if feature.name == name]
+    server.respond_with(responder)
+    endpoint = Endpoint.compatible(server.url)
+    prober = Prober(endpoint, api_key="", models=("m",), timeout=30, dial=server.dial)
+    finding = await prober.examine(feature, [])
+    return finding.verdict, finding.detail
+
+
+@NO_WAITING
+async def test_input_for_a_response_that_has_ended_is_sent_again(server: ResponsesServer) -> None:
+    """An answer may end before the input arrives, which says nothing about the server."""
+    server.refuse_steers("response_already_completed", times=2)
+    verdict, detail = await examine("steering", server)
+    assert (verdict, detail) == (Verdict.WORKS, "the input led to a successor: 2 responses")
+    server.refuse_steers("response_already_completed", times=3)
+    verdict, detail = await examine("steering", server)
+    assert verdict is Verdict.UNCLEAR
+    assert detail == "the response had ended before the input arrived: response_already_completed"
+
+
+@NO_WAITING
+async def test_an_answer_in_one_piece_leaves_no_time_to_steer(server: ResponsesServer) -> None:
+    whole = constant(Reply("one", events="items"))
+    verdict, detail = await examine("steering", server, responder=whole)
+    assert verdict is Verdict.UNCLEAR
+    assert detail == "the answer came in one piece: there was no time to steer"
+
+
+@NO_WAITING
+async def test_a_stall_is_unclear_and_tried_once(server: ResponsesServer) -> None:
+    """Nothing shows whether the server ignored the input, or is slow."""
+    verdict, detail = await examine("steering", server, responder=constant(Reply("a", delay=999)))
+    assert (verdict, detail) == (Verdict.UNCLEAR, "no text to steer within 15 s")
+    assert len(server.requests) == 1
+
+
+@NO_WAITING
+async def test_lanes_that_are_not_seen_to_overlap_are_unclear(
+    server: ResponsesServer, monkeypatch: Patch
+) -> None:
+    """A server may answer the first request before the second one arrives."""
+    response: dict[str, Any] = {"id": "r", "status": "completed", "model": "m", "output": []}
+    kinds = ("response.created", "response.completed")
+    events = [
+        {"type": kind, "response": response, "stream_id": lane}
+        for lane in probe_features.LANES
+        for kind in kinds
+    ]
+    sent: list[Any] = []
+
+    @asynccontextmanager
+    async def connect(_: Prober) -> AsyncGenerator[Any, None]:
+        replies = [decode(json.dumps(event).encode()) for event in events]
+
+        class Connection:
+            async def send(self, command: Any) -> None:
+                sent.append(command)
+
+            async def receive(self) -> Any:
+                return replies.pop(0)
+
+        yield Connection()
+
+    monkeypatch.setattr(Prober, "connect", connect)
+    verdict, detail = await examine("lanes", server)
+    assert (verdict, detail) == (
+        Verdict.UNCLEAR,
+        "events name their lane, but no two turns ran at the same time",
+    )
+    assert len(sent) == 2 * probe_features.ATTEMPTS
+
+
+@NO_WAITING
+async def test_another_error_for_an_unknown_parent_is_unclear(
+    server: ResponsesServer, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(probe_features, "UNKNOWN_RESPONSE", None)  # our server would know the error
+    server.fail("invalid_request_error", status=400)
+    verdict, detail = await examine("unknown parent", server)
+    assert verdict is Verdict.UNCLEAR
+    assert "invalid_request_error" in detail
+
+
 @NO_WAITING
 async def test_unanswered_pings_have_the_verdict_no(server: ResponsesServer) -> None:
     async def go_deaf(prober: Prober) -> Any:
@@ -341,6 +438,11 @@ def accept_anything(request: HTTPRequest) -> HTTPAnswer | None:
     return json_answer(200, WHOLE) if b'"input":17' in request.body else None
 
 
+def break_down(request: HTTPRequest) -> HTTPAnswer | None:
+    error = {"error": {"code": "x", "message": "Oh."}}
+    return json_answer(500, error) if b'"input":17' in request.body else None
+
+
 def hang_up(request: HTTPRequest) -> HTTPAnswer | None:
     if request.method != "POST" or b'"stream":true' not in request.body:
         return None
@@ -358,6 +460,7 @@ def hang_up(request: HTTPRequest) -> HTTPAnswer | None:
         (store_half, {"HTTP retrieve": "unclear"}, "another text: in_progress"),
         (hide_errors, {"HTTP error form": "unclear"}, "status 400 without an error object"),
         (accept_anything, {"HTTP error form": "unclear"}, "accepted an input that is a number"),
+        (break_down, {"HTTP error form": "unclear"}, "as for an error of the server: Oh."),
         (hang_up, {"HTTP keep-alive": "no"}, "an HTTP connection of its own"),
     ],
 )

@@ -36,7 +36,8 @@ from tests.testing.driver import run_over_sockets
 from trio_responses import APIError, Endpoint, open_responses
 from trio_responses._cli import demo, main
 from trio_responses._cli import running as cli_running
-from trio_responses._cli.arguments import make_parser
+from trio_responses._cli.arguments import parse_arguments
+from trio_responses._cli.ask import NO_QUESTION
 from trio_responses._cli.demo import Screen
 from trio_responses._cli.server_choice import DEFAULT_MODEL
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
@@ -229,7 +230,7 @@ def test_ask_needs_a_question(text: str, capsys: Capture) -> None:
     assert main(["ask", "--embedded", text]) == 2
     assert capsys.readouterr() == (
         "",
-        'error: the question is empty: pass its text, or "-" to read the text from stdin\n',
+        f"error: {NO_QUESTION}\n",
     )
 
 
@@ -352,7 +353,7 @@ def test_an_error_names_no_argument_that_only_a_program_can_pass(
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     assert main(["ask", "--base-url", "http://models.test/v1", "Hello"]) == 1
     shown = capsys.readouterr().err
-    assert shown.endswith(": use https://\n")
+    assert shown.endswith(": use https://, or add --allow-insecure\n")
     assert "allow_insecure" not in shown
 
 
@@ -607,7 +608,7 @@ def test_every_command_of_the_documentation_page_parses() -> None:
     for line in lines:
         program, *arguments = shlex.split(line)
         assert program == "trio-responses"
-        make_parser().parse_args(arguments)
+        parse_arguments(arguments)
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "ask"], ["ask", "--debug"]])
@@ -640,11 +641,37 @@ def test_the_command_line_imports_no_extra() -> None:
     assert imported & {"rich", "shtab"} == set()
 
 
-def test_no_command_is_wrong_usage(capsys: Capture) -> None:
+@pytest.mark.parametrize("arguments", [[], ["--debug"]])
+def test_without_a_command_the_help_is_printed(arguments: list[str], capsys: Capture) -> None:
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: trio-responses")
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["aks"], "argument COMMAND: invalid choice: 'aks' (did you mean 'ask'?)"),
+        (["serve", "--prot", "1"], "unknown option --prot; did you mean --port?"),
+        (["serve", "--zzz"], "unknown option --zzz"),
+        (["serve", "a", "b"], "too many arguments: a b"),
+        (["ask", "what", "is", "-x"], "put a question with such words into quotes"),
+        (["ask", "--verbosity", "hihg"], "(did you mean 'high'?)"),
+        (["ask", "--endpoint", "aws"], "(choose from openai, azure, xai, compatible)"),
+        (["ask", "--temperature", "\x1b[2J"], "invalid float value: '\\x1b[2J'"),
+    ],
+)
+def test_wrong_usage_is_one_line_with_a_suggestion(
+    arguments: list[str], message: str, capsys: Capture
+) -> None:
     with pytest.raises(SystemExit) as left:
-        main([])
+        main(arguments)
     assert left.value.code == 2
-    assert "COMMAND" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"error: .+ \(see trio-responses.* --help\)\n", err)
+    assert message in err
 
 
 # --- The screen --------------------------------------------------------------------------

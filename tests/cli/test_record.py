@@ -187,7 +187,7 @@ def test_ask_records_into_the_given_file(more: list[str], capsys: Capture) -> No
 
 def test_chat_records_tool_outputs(capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\nWhat is 6 * 7?\n"))
-    assert main(["chat", "--embedded", "--tools", "--record", "tools.jsonl"]) == 0
+    assert main(["chat", "--embedded", "--demo-tools", "--record", "tools.jsonl"]) == 0
     assert capsys.readouterr().err.endswith(note_on("tools.jsonl"))
     _, _, answered = sent_in("tools.jsonl")
     assert [item["type"] for item in answered["input"]] == ["function_call_output"]

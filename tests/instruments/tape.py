@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from trio_responses import Instrument
 
 if TYPE_CHECKING:
-    from trio_responses import ResponsesError, SocketRecord, ToolRecord, TurnRecord
+    from trio_responses import ResponsesError
+    from trio_responses.typing import SocketRecord, ToolRecord, TurnRecord
 
 
 class Notes(Instrument):

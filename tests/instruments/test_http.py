@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.instruments.test_otel import attributes, telemetry
+from tests.instruments.telemetry import attributes, telemetry
 from tests.testing.driver import NO_WAITING
 from trio_responses import APIError, Recorder, Recording
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
-    from tests.instruments.test_otel import Telemetry
+    from tests.instruments.telemetry import Telemetry
     from trio_responses.testing import ResponsesServer
     from trio_responses.typing import TransportOption
 
@@ -54,8 +54,24 @@ async def test_a_turn_over_http_is_a_span_with_the_address_of_the_server(
     (span,) = telemetry.spans("chat")
     shown = attributes(span)
     assert shown["gen_ai.response.id"] == response.id
+    assert shown["network.protocol.name"] == "http"
+    assert shown["http.response.status_code"] == 200
     assert (shown["server.address"], shown["server.port"]) == ("localhost", 80)
     assert telemetry.spans("connect") == []
+
+
+async def test_a_refused_turn_over_http_has_the_status_of_the_answer(
+    server: ResponsesServer, telemetry: Telemetry
+) -> None:
+    server.fail("invalid_request_error", status=422)
+    async with server.open_client(
+        instruments=[telemetry.instrument], transport="http"
+    ) as connection:
+        with pytest.raises(APIError):
+            await connection.create(model="m", input="Hello")
+    shown = attributes(telemetry.spans("chat")[0])
+    assert shown["http.response.status_code"] == 422
+    assert shown["gen_ai.response.finish_reasons"] == ("error",)
 
 
 async def test_a_turn_over_http_is_logged(

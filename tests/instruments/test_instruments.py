@@ -29,10 +29,10 @@ from trio_responses._instruments.instrument import Instruments, ServerAddress
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trio_responses import ToolRecord, TurnRecord
     from trio_responses._instruments.records import SocketRecord
     from trio_responses._protocol.frames import Message
     from trio_responses.testing import ResponsesServer
+    from trio_responses.typing import ToolRecord, TurnRecord
 
 pytestmark = NO_WAITING
 A_TURN = ["turn_started", "turn_sent", "turn_first_event", "turn_ended"]
@@ -93,7 +93,9 @@ async def test_a_first_event_before_the_end_of_sending_is_notified_after_it() ->
     observer = Instruments([notes]).observe_turn("m")
     assert observer is not None
     for _ in range(2):
-        observer.sending(ServerAddress("host", 1), lane=None, parent=None, size=1)
+        observer.sending(
+            ServerAddress("host", 1), b"{}", transport="websocket", lane=None, parent=None
+        )
         observer.first_event("resp_1", trio.current_time())
         observer.sent(trio.current_time())
     assert notes.of_turns() == [A_TURN[0], *A_TURN[1:3] * 2]

@@ -2,76 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
+from tests.instruments.telemetry import attributes, is_child, shown_spans, telemetry
 from tests.pool.rig import open_to
 from tests.testing.driver import NO_WAITING
 from tests.turn.rig import STEADY, ask
-from trio_responses import (
-    APIError,
-    ConnectionLost,
-    ServerOverloaded,
-    ToolRecord,
-    TurnRecord,
-    function_tool,
-)
+from trio_responses import APIError, ConnectionLost, ServerOverloaded, function_tool
 from trio_responses.otel import OpenTelemetryInstrument
 from trio_responses.testing import Call
+from trio_responses.typing import ToolRecord, TurnRecord
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.trace import Tracer
-
+    from tests.instruments.telemetry import Telemetry
     from trio_responses.testing import ResponsesServer
 
+__all__ = ["telemetry"]
 pytestmark = NO_WAITING
 CONTENT = "the-content-of-it-all"
-
-
-@dataclass
-class Telemetry:
-    instrument: OpenTelemetryInstrument
-    tracer: Tracer
-    exporter: InMemorySpanExporter
-    reader: InMemoryMetricReader
-
-    def spans(self, name: str) -> list[ReadableSpan]:
-        return [one for one in self.exporter.get_finished_spans() if one.name.startswith(name)]
-
-    def points(self) -> dict[str, list[Any]]:
-        data = self.reader.get_metrics_data()
-        assert data is not None
-        (resource,) = data.resource_metrics
-        (scope,) = resource.scope_metrics
-        return {metric.name: list(metric.data.data_points) for metric in scope.metrics}
-
-
-@pytest.fixture
-def telemetry() -> Telemetry:
-    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
-    tracers = TracerProvider()
-    tracers.add_span_processor(SimpleSpanProcessor(exporter))
-    meters = MeterProvider([reader])
-    instrument = OpenTelemetryInstrument(tracers, meters)
-    return Telemetry(instrument, tracers.get_tracer("test"), exporter, reader)
-
-
-def attributes(span: ReadableSpan) -> dict[str, Any]:
-    return dict(span.attributes or {})
-
-
-def is_child(span: ReadableSpan, parent: Any) -> bool:
-    return span.parent is not None and span.parent.span_id == parent.get_span_context().span_id
 
 
 # --- Turns -------------------------------------------------------------------------------
@@ -103,6 +58,9 @@ async def test_a_turn_is_a_span_with_the_attributes_of_the_conventions(
         "gen_ai.usage.input_tokens": 7,
         "gen_ai.usage.output_tokens": 3,
         "gen_ai.usage.reasoning.output_tokens": 1,
+        "network.protocol.name": "websocket",
+        "openai.api.type": "responses",
+        "openai.response.service_tier": "default",
         "server.address": "localhost",
         "server.port": 80,
         "trio_responses.attempts": 1,
@@ -172,8 +130,7 @@ async def test_a_span_has_the_type_of_an_error_and_not_its_message(
     assert attributes(refused)["error.type"] == "rate_limit_exceeded"
     assert attributes(lost)["error.type"] == "ConnectionLost"
     assert refused.status.status_code is lost.status.status_code is StatusCode.ERROR
-    shown = "".join(str(one.to_json()) for one in telemetry.exporter.get_finished_spans())
-    assert CONTENT not in shown
+    assert CONTENT not in shown_spans(telemetry)
     durations = telemetry.points()["gen_ai.client.operation.duration"]
     assert {one.attributes.get("error.type") for one in durations} == {
         "rate_limit_exceeded",
@@ -293,8 +250,10 @@ async def test_a_tool_is_a_span_and_current_while_it_runs(
     (looked,) = telemetry.spans("execute_tool look")
     (failed,) = telemetry.spans("execute_tool fail")
     (inside,) = telemetry.spans("inside a")
-    assert is_child(looked, mine)
-    assert is_child(failed, mine)
+    (run,) = telemetry.spans("invoke_agent")
+    assert is_child(run, mine)
+    assert is_child(looked, run)
+    assert is_child(failed, run)
     assert is_child(inside, looked)
     assert attributes(looked) == {
         "gen_ai.operation.name": "execute_tool",
@@ -305,11 +264,10 @@ async def test_a_tool_is_a_span_and_current_while_it_runs(
     assert attributes(failed)["error.type"] == "LookupError"
     assert failed.status.status_code is StatusCode.ERROR
     first, second = telemetry.spans("chat")
-    assert is_child(first, mine)
-    assert is_child(second, mine)
+    assert is_child(first, run)
+    assert is_child(second, run)
     assert attributes(first)["gen_ai.response.finish_reasons"] == ("tool_call",)
-    shown = "".join(str(one.to_json()) for one in telemetry.exporter.get_finished_spans())
-    assert CONTENT not in shown
+    assert CONTENT not in shown_spans(telemetry)
 
 
 async def test_the_span_of_a_tool_is_not_current_after_it(telemetry: Telemetry) -> None:

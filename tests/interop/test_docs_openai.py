@@ -1,7 +1,6 @@
 """The page on moving from openai-python: the blocks of openai-python, run with openai-python.
 
 The blocks of this library run with the other pages (`tests/test_docs.py`); both print the same.
-openai-python sends HTTP requests, so a gateway stands between it and our server.
 """
 
 from __future__ import annotations
@@ -10,16 +9,13 @@ import ast
 import asyncio
 import inspect
 import re
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import trio_responses
-from tests.interop.gateway import run_gateway
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "openai-python.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -29,16 +25,10 @@ PAIRS = re.findall(
 """The blocks of openai-python, each with the next printed text."""
 
 
-@pytest.fixture(scope="session")
-def gateway_url(server_url: str) -> Iterator[str]:
-    with run_gateway(server_url) as url:
-        yield url
-
-
 @pytest.fixture
-def environment(gateway_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-docs")
-    monkeypatch.setenv("OPENAI_BASE_URL", gateway_url)
+    monkeypatch.setenv("OPENAI_BASE_URL", server_url)
 
 
 @pytest.mark.usefixtures("environment")
@@ -63,6 +53,21 @@ def test_their_side_prints_the_same(
 
 def test_every_block_of_theirs_has_an_output_to_compare() -> None:
     assert len(PAIRS) == TEXT.count("```py\n") > 0
+
+
+def test_every_call_of_the_table_exists(openai_sdk: Any) -> None:
+    section = TEXT.partition("## Call by call")[2].partition("\n## ")[0]
+    rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    responses = openai_sdk.AsyncOpenAI(api_key="sk-docs").responses
+    theirs = [name for row in rows for name in re.findall(r"`responses\.([\w.]+)", row[0])]
+    ours = [name for row in rows for name in re.findall(r"`connection\.([\w.]+)", row[1])]
+    assert {"create", "stream", "parse"} <= {*theirs} & {*ours}
+    for name in theirs:
+        attrgetter(name)(responses)
+    for name in ours:
+        owner, _, method = name.rpartition(".")
+        home = trio_responses.Responses if owner else trio_responses.ResponsesConnection
+        assert hasattr(home, method), name
 
 
 def test_every_exception_of_the_table_exists(openai_sdk: Any) -> None:

@@ -69,7 +69,7 @@ def test_probe_finds_only_the_basic_features_in_aimock(upstream: str) -> None:
         "HTTP streamed": "works",
         "HTTP not streamed": "works",
         "HTTP retrieve": "no",
-        "HTTP error form": "works",
+        "HTTP error form": "unclear",
         "HTTP keep-alive": "works",
     }, details
 

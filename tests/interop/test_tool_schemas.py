@@ -1,6 +1,6 @@
 """Schemas of tools are equal to those that openai-agents and openai generate, after normalising.
 
-Only the differences in the table of `trio_responses._tools.schema` are normalised, by one function
+Only the differences that ``docs/reference/typed-answers.md`` lists are normalised, by one function
 for each row, in the same order.
 """
 
@@ -19,7 +19,7 @@ from hypothesis import given
 
 from tests.tools.test_arguments import TOOLS, values
 from trio_responses import FunctionTool
-from trio_responses._tools.schema import text_format
+from trio_responses._json_types.json_type import text_format
 
 pydantic: Any = pytest.importorskip("pydantic", reason="openai is not installed")
 from tests.interop.tool_functions import (  # noqa: E402 - needs pydantic
@@ -44,10 +44,10 @@ JSON: TypeAlias = Any
 # --- Normalising, in the order of the table -------------------------------------------------
 
 KEYWORDS_IN_TEXT = re.compile(
-    r"(^| ?\()(default|format|contentEncoding|order|uniqueItems|minLength|maxLength): .*$",
+    r"(^| ?\()(default|format|contentEncoding|order|uniqueItems|minLength|maxLength|examples): .*$",
     re.DOTALL,
 )
-IGNORED = {"title", "minLength", "maxLength", "uniqueItems", "discriminator"}
+IGNORED = {"title", "minLength", "maxLength", "uniqueItems", "examples", "discriminator"}
 DECIMAL_PATTERN = "^(?!^[-+.]*$)"
 
 

@@ -23,7 +23,8 @@ from trio_responses import (
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from trio_responses import Recorder, ResponsesConnection, TurnRecord
+    from trio_responses import Recorder, ResponsesConnection
+    from trio_responses.typing import TurnRecord
 
 OPT_IN: Final = "TRIO_RESPONSES_LIVE"
 MODEL_VARIABLE: Final = "TRIO_RESPONSES_LIVE_MODEL"

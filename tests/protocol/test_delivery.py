@@ -159,6 +159,7 @@ FINAL: list[ResponsesError] = [
     errors.IncompleteError(RESPONSE),
     errors.ParseMismatchError(RESPONSE, "Expected `int`"),
     errors.MaxRoundsExceeded(16, RESPONSE),
+    errors.ToolRetriesExceeded("weather", 2),
     errors.CallNotRejectable("computer_call", "no"),
     errors.CallInterrupted(wire.ComputerCall(call_id="1")),
     errors.SafetyChecksPending(wire.ComputerCall(call_id="1")),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
 
-@pytest.mark.parametrize(("page", "blocks"), [("instruments.md", 3), ("recording.md", 4)])
+@pytest.mark.parametrize(("page", "blocks"), [("instruments.md", 5), ("recording.md", 4)])
 def test_the_examples_of_the_page_run(
     page: str, blocks: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

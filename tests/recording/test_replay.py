@@ -33,9 +33,9 @@ from trio_responses.testing._scripts import Recorded  # the class of the answers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trio_responses import SocketRecord
     from trio_responses._protocol.frames import Message
     from trio_responses.testing import ResponsesServer
+    from trio_responses.typing import SocketRecord
 
 pytestmark = NO_WAITING
 CAPTURES = sorted((Path(__file__).parent.parent / "data" / "captures").glob("*.jsonl"))

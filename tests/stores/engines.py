@@ -1,4 +1,4 @@
-"""Whether tests start the servers of Redis and PostgreSQL, which takes long."""
+"""Whether tests start the servers of Redis and PostgreSQL, or a browser, which takes long."""
 
 import os
 
@@ -6,6 +6,6 @@ import pytest
 
 VARIABLE = "TRIO_RESPONSES_ENGINES"
 STARTS_ENGINES = os.environ.get(VARIABLE, "") not in {"", "0"}
-REASON = f"takes long: run by nox -s stores, or with {VARIABLE}=1"
+REASON = f"takes long: run by nox -s stores and nox -s examples, or with {VARIABLE}=1"
 
 needs_engines = pytest.mark.skipif(not STARTS_ENGINES, reason=REASON)

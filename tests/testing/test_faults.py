@@ -179,7 +179,7 @@ async def test_a_request_may_have_one_byte_less_than_sixteen_mebibytes(
     server: ResponsesServer,
 ) -> None:
     limit = 16 * 1024 * 1024
-    content = '[{"type":"input_image","image_url":"%s"}]'
+    content = '[{"type":"input_image","image_url":"data:image/png;base64,%s"}]'
     item = f'{{"role":"user","content":{content}}}'
     frame = f'{{"type":"response.create","model":"m","input":[{item}]}}'
     overhead = len(frame) - 2

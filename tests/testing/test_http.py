@@ -235,7 +235,7 @@ async def test_a_responder_that_raises_is_status_500() -> None:
 @pytest.mark.parametrize("path", ["/v1/responses", "/openai/v1/responses", "/v1/responses?a=b"])
 async def test_a_prefix_and_a_query_are_accepted(server: ResponsesServer, path: str) -> None:
     async with http_client(server) as client:
-        assert (await client.call("POST", path, {"model": "m"})).status == 200
+        assert (await client.call("POST", path, {"model": "m", "input": "hi"})).status == 200
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ async def test_other_paths_and_methods_are_refused(
 
 async def test_a_server_with_a_key_accepts_only_this_key_over_http() -> None:
     async with open_test_server(api_key="sk-right") as server, http_client(server) as client:
-        body = {"model": "m"}
+        body = {"model": "m", "input": "hi"}
         right = await client.call("POST", RESPONSES, body, Authorization="Bearer sk-right")
         wrong = await client.call("POST", RESPONSES, body, Authorization="Bearer sk-wrong")
         none = await client.call("GET", f"{RESPONSES}/resp_1")
@@ -334,11 +334,11 @@ async def test_http_1_0_gets_a_body_that_ends_with_the_connection(
 
 
 async def test_a_client_that_waits_for_100_continue_gets_it(server: ResponsesServer) -> None:
-    body = b'{"model":"m"}'
+    body = b'{"model":"m","input":"hi"}'
     stream = await server.connect_stream()
     await stream.send_all(
         b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
-        b"Connection: close\r\nContent-Length: 13\r\n\r\n"
+        b"Connection: close\r\nContent-Length: 26\r\n\r\n"
     )
     assert (await stream.receive_some()).startswith(b"HTTP/1.1 100")
     await stream.send_all(body)

@@ -201,7 +201,7 @@ async def test_pages_together_list_every_item_once(server: ResponsesServer) -> N
 
 async def test_a_response_without_input_has_an_empty_page(server: ResponsesServer) -> None:
     async with http_client(server) as client:
-        sent = await client.create()
+        sent = await client.create(prompt={"id": "pmpt_1"})
         page = await list_of(client, sent["id"])
     assert page == {
         "object": "list",

@@ -175,6 +175,40 @@ MALFORMED: Final = [
         "Invalid 'input': string too long. Expected a string with maximum length 10485760, but got"
         " a string with length 10485761 instead.",
     ),
+    shape(
+        [{"role": "user", "content": []}],
+        "empty_array",
+        "input[0].content",
+        "Invalid 'input[0].content': empty array. Expected an array with minimum length 1, but got"
+        " an empty array instead.",
+    ),
+    shape(
+        [{"role": "user", "content": [{"type": "input_image", "detail": "low"}]}],
+        "missing_required_parameter",
+        "input[0].content[0].image_url",
+        "Missing required parameter: 'input[0].content[0].image_url'.",
+    ),
+    shape(
+        [{"role": "user", "content": [{"type": "input_file", "filename": "a.pdf"}]}],
+        "missing_required_parameter",
+        "input[0].content[0].file_id",
+        "Missing required parameter: 'input[0].content[0].file_id'.",
+    ),
+    shape(
+        [{"role": "user", "content": [{"type": "input_image", "image_url": "cat.png"}]}],
+        "invalid_value",
+        "input[0].content[0].image_url",
+        "Invalid 'input[0].content[0].image_url'. Expected a valid URL, but got a value with an"
+        " invalid format.",
+    ),
+    shape(
+        [{"role": "user", "content": [{"type": "input_image", "image_url": "data:a/b;base64,"}]}],
+        "invalid_value",
+        "input[0].content[0].image_url",
+        "Invalid 'input[0].content[0].image_url'. Expected a base64-encoded data URL with an image"
+        " MIME type (e.g. 'data:image/png;base64,aW1nIGJ5dGVzIGhlcmU='), but got unsupported MIME"
+        " type 'a/b'.",
+    ),
 ]
 
 

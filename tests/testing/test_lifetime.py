@@ -1,6 +1,7 @@
 """The lifetime of the server, and connections over real sockets."""
 
 import ssl
+from typing import Any
 
 import pytest
 import trio
@@ -67,6 +68,21 @@ async def test_the_statistics_count_connections_and_requests(server: ResponsesSe
     assert "requests=2" in repr(server)
 
 
+@pytest.mark.parametrize(
+    ("port", "error", "message"),
+    [
+        ("127.0.0.1", TypeError, "must be an integer, not '127.0.0.1': the host is the second"),
+        (65536, ValueError, "from 0 to 65535, not 65536"),
+        (-1, ValueError, "from 0 to 65535, not -1"),
+    ],
+)
+async def test_a_wrong_port_is_refused(
+    server: ResponsesServer, port: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        await server.serve_tcp(port)
+
+
 async def test_the_server_serves_over_tcp() -> None:
     async with open_test_server() as server:
         assert server.url == "http://localhost/v1"
@@ -81,8 +97,8 @@ async def test_the_server_serves_over_tcp() -> None:
         status, _, _ = await http(
             plain,
             b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-            b"Content-Length: 13\r\n\r\n"
-            b'{"model":"m"}',
+            b"Content-Length: 26\r\n\r\n"
+            b'{"model":"m","input":"hi"}',
         )
         assert status == 200
 

@@ -57,6 +57,11 @@ class Times(msgspec.Struct):
     data: bytes
 
 
+class Coded(msgspec.Struct):
+    code: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}\d{4}$")]
+    triple: tuple[int, str, float]
+
+
 class Choice(msgspec.Struct):
     side: Left | Right
     words: dict[str, int]
@@ -64,7 +69,7 @@ class Choice(msgspec.Struct):
 
 
 @pytest.mark.parametrize(
-    "kind", [Place, Tree, Limits, Times, Choice, list[Place], int, str, Left | Right]
+    "kind", [Place, Tree, Limits, Times, Choice, Coded, list[Place], int, str, Left | Right]
 )
 async def test_parse_works_against_the_default_answers(server: ResponsesServer, kind: Any) -> None:
     async with server.open_client() as connection:
@@ -123,8 +128,86 @@ CASES: list[tuple[Any, Any]] = [
     ({"type": "integer", "exclusiveMinimum": 1}, 2),
     ({"type": "integer", "exclusiveMaximum": 1}, 0),
     ({"type": "integer", "maximum": -3, "multipleOf": 5}, -5),
-    (True, None),
+    ({"type": "object", "properties": {"a": True}, "required": ["a"]}, {"a": None}),
+    ({"type": "object", "required": ["z"], "additionalProperties": {"type": "integer"}}, {"z": 1}),
+    (
+        {"type": "object", "required": ["x-a"], "patternProperties": {"^x-": {"const": 5}}},
+        {"x-a": 5},
+    ),
+    (
+        {
+            "type": "object",
+            "required": ["a"],
+            "properties": {"a": {"const": 3}, "b": {"const": 4}},
+            "minProperties": 3,
+            "additionalProperties": {"type": "boolean"},
+        },
+        {"a": 3, "b": 4, "key1": True},
+    ),
+    (
+        {"type": "array", "uniqueItems": True, "minItems": 3, "items": {"type": "integer"}},
+        [1, 2, 3],
+    ),
+    (
+        {
+            "type": "array",
+            "uniqueItems": True,
+            "minItems": 3,
+            "items": {"$ref": "#/$defs/s"},
+            "$defs": {"s": {"type": "string"}},
+        },
+        ["value", "value2", "value3"],
+    ),
+    (
+        {"type": "array", "uniqueItems": True, "minItems": 2, "items": {"enum": ["a", "b"]}},
+        ["a", "b"],
+    ),
+    ({"type": "array", "uniqueItems": True, "minItems": 2, "items": {"const": 1}}, [1, 1]),
+    ({"type": "array", "contains": {"const": 4}}, [4]),
+    (
+        {
+            "type": "array",
+            "items": {"anyOf": [{"type": "integer"}, {"type": "boolean"}]},
+            "minItems": 2,
+            "description": 'order: ["boolean","integer"]',
+        },
+        [True, 1],
+    ),
 ]
+PATTERNS = [
+    (r"^[A-Z]{3}-\d{4}$", "AAA-1111"),
+    (r"^(?:foo|bar)+\.[^a-z]\w?$", "foo.A"),
+    (r"^(?P<sign>\+)?[1-9]\d{1,14}$", "12345"),
+    (r"^#[0-9a-fA-F]{6}\b$", "#aaaaaa"),
+    (r"\t\/(?=x)x.", "\t/xa"),
+    (r"^x{2,}y*?z{0}[\]]$", "xx]"),
+    (r"(?i)^QQ$", "QQ"),
+    (r"^(?=.*\d)[a-z\d]{8,}$", "value"),  # no text that is tried matches
+    (r"^q(", "value"),
+    (r"^q[", "value"),
+    (r"^q(?#comment)$", "value"),
+    (r"^q\p{Lu}$", "value"),
+    (r"^q[^\s\S]$", "value"),
+    (r"^q\1$", "value"),
+    ("(" * 3000 + ")" * 3000 + "q{9}$", "value"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "text"), PATTERNS)
+async def test_a_text_matches_its_pattern_if_that_is_a_common_one(
+    pattern: str, text: str, server: ResponsesServer
+) -> None:
+    schema = {"type": "string", "pattern": pattern}
+    async with connect(server) as client:
+        response = await client.response(input="hi", text={"format": fill(schema)})
+    assert json.loads(text_of(response)) == text
+
+
+async def test_a_text_matches_its_pattern_and_its_length(server: ResponsesServer) -> None:
+    schema = {"type": "string", "pattern": "^[q-z]+$", "minLength": 30, "maxLength": 40}
+    async with connect(server) as client:
+        response = await client.response(input="hi", text={"format": fill(schema)})
+    assert json.loads(text_of(response)) == "q" * 30
 
 
 @pytest.mark.parametrize(("schema", "value"), CASES)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import trio
 
-from trio_responses._tools.exceptions import describe_exception
+from trio_responses._tools.exceptions import ModelRetry, describe_exception
 from trio_responses._tools.function import InvalidArguments
 
 
@@ -17,10 +17,11 @@ def test_notes_that_are_no_list_of_texts_are_left_out(notes: Any) -> None:
 
 
 def test_a_group_has_the_description_of_each_exception_inside() -> None:
-    inner = ExceptionGroup("inner", [trio.TooSlowError(), InvalidArguments("bad", tool="t")])
+    slow = [trio.TooSlowError(), trio.TooSlowError("over 5 s"), ModelRetry("again")]
+    inner = ExceptionGroup("inner", [*slow, InvalidArguments("bad", tool="t")])
     group = BaseExceptionGroup("outer", [inner, KeyError("x"), KeyboardInterrupt()])
     assert describe_exception(group) == (
-        "the tool took too long\nbad\nKeyError: 'x'\nKeyboardInterrupt: "
+        "the tool took too long\nover 5 s\nagain\nbad\nKeyError: 'x'\nKeyboardInterrupt: "
     )
 
 

@@ -5,23 +5,29 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from decimal import Decimal
+from pathlib import Path, PurePosixPath
 from typing import (
     Annotated,
     Any,
     Generic,
     Literal,
     NamedTuple,
+    NewType,
     NotRequired,
     Optional,
+    TypeAlias,
     TypedDict,
     TypeVar,
 )
 from uuid import UUID
 
+import attrs
 import msgspec
 import pytest
+import typing_extensions as te
 from msgspec import UNSET, Meta, UnsetType
 
 from trio_responses import (
@@ -31,8 +37,8 @@ from trio_responses import (
     ResponsesError,
     strict_schema,
 )
-from trio_responses._tools.json_schema import STRICT_KEYWORDS
-from trio_responses._tools.schema import text_format
+from trio_responses._json_types.json_type import text_format
+from trio_responses._json_types.strict_mode import STRICT_KEYWORDS
 
 T = TypeVar("T")
 
@@ -426,10 +432,10 @@ UNRESOLVED = msgspec.defstruct("Unresolved", [("a", "Nowhere")])
 @pytest.mark.parametrize(
     ("annotation", "message"),
     [
-        (Opaque, "answer.value: the type Opaque has no JSON schema"),
+        (Opaque, "answer: the type Opaque has no JSON schema"),
         (Box[Opaque], "answer.content: the type Opaque has no JSON schema"),
-        (Callable[[], int], "answer.value: the type Callable has no JSON schema"),
-        (msgspec.msgpack.Ext, "answer.value: the type ExtType has no JSON schema"),
+        (Callable[[], int], "answer: the type Callable has no JSON schema"),
+        (msgspec.msgpack.Ext, "answer: the type ExtType has no JSON schema"),
         (list[int] | set[int], "answer: the type has no JSON schema: Type unions may not"),
         (UNRESOLVED, "answer: the type has no JSON schema: name 'Nowhere'"),
         (Literal[b"x"], "answer: the type has no JSON schema: Literal may only contain None/"),
@@ -672,6 +678,238 @@ def test_the_text_of_an_error_does_not_quote_the_json() -> None:
         str(refusal.value)
         == "the JSON does not match its type at $.value: see the attribute message"
     )
+
+
+# --- Types that msgspec does not know by itself ---------------------------------------------
+
+
+@attrs.define
+class Box3:
+    """A box."""
+
+    width: int
+    labels: list[str] = attrs.field(factory=list[str])
+
+
+class Folder(msgspec.Struct):
+    path: Path
+    log: PurePosixPath = PurePosixPath("log")
+
+
+class Settings(te.TypedDict):
+    """Some settings."""
+
+    name: te.ReadOnly[str]
+    size: te.NotRequired[te.ReadOnly[Annotated[int, Meta(ge=0)]]]
+    path: te.Required[Path]
+
+
+Names = te.TypeAliasType("Names", list[str])
+Rows = te.TypeAliasType("Rows", list[T], type_params=(T,))
+Number = NewType("Number", int)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "expected"),
+    [
+        (Path, '"a/b"', Path("a/b")),
+        (Path | None, "null", None),
+        (list[PurePosixPath], '["a"]', [PurePosixPath("a")]),
+        (Iterable[int], "[1]", [1]),
+        (Iterable, '[1, "a"]', [1, "a"]),
+        (Sequence[Point], '[{"x": 1, "y": null}]', [Point(1.0)]),
+        (AbstractSet[int], "[1]", {1}),
+        (dict[str, Iterable[Path]] | None, "null", None),
+        (Annotated[Iterable[int], Meta(max_length=1)], "[1]", [1]),
+        (Names, '["a"]', ["a"]),
+        (Rows[int], "[1]", [1]),
+        (list[Names | None], '[["a"], null]', [["a"], None]),
+        (Number, "1", 1),
+    ],
+    ids=str,
+)
+def test_more_types_are_decoded(annotation: Any, text: str, expected: Any) -> None:
+    assert JSONType[Any](annotation).decode(f'{{"value": {text}}}') == expected
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "expected"),
+    [
+        (Mapping[str, Path], '{"a": "b"}', {"a": Path("b")}),
+        (Box3, '{"width": 1, "labels": null}', Box3(1)),
+        (Folder, '{"path": "a", "log": null}', Folder(Path("a"))),
+        (Settings, '{"name": "a", "size": null, "path": "b"}', {"name": "a", "path": Path("b")}),
+        (Settings, '{"name": "a", "path": "b"}', {"name": "a", "path": Path("b")}),
+    ],
+    ids=str,
+)
+def test_more_objects_are_decoded(annotation: Any, text: str, expected: Any) -> None:
+    assert JSONType[Any](annotation).decode(text) == expected
+
+
+def test_more_types_have_schemas() -> None:
+    assert property_of(Path) == {"type": "string", "description": 'format: "path"'}
+    assert property_of(Iterable[int]) == property_of(list[int])
+    assert strict_schema(Box3).schema["description"] == "A box."
+    assert strict_schema(Folder).schema["properties"]["log"]["description"] == (
+        'format: "path" (default: "log")'
+    )
+    settings = strict_schema(Settings).schema
+    assert settings["description"] == "Some settings."
+    assert list(settings["properties"]) == ["name", "size", "path"]
+    assert JSONType[Any](Settings, strict=False).schema.schema["required"] == ["name", "path"]
+    assert settings["properties"]["size"]["anyOf"][0] == {"type": "integer", "minimum": 0}
+
+
+def test_a_path_that_is_no_text_is_rejected() -> None:
+    with pytest.raises(InvalidJSON) as refusal:
+        JSONType(list[Path]).decode('{"value": ["a", 1]}')
+    assert refusal.value.message == "Expected `str`, got `int` at `$.value[1]`"
+
+
+class TypeAliasType:
+    """Like ``type Endless = list[Endless]``, whose value is evaluated when it is asked for."""
+
+    @property
+    def __value__(self) -> Any:
+        return list[self]  # type: ignore[valid-type]
+
+    def __repr__(self) -> str:
+        return "Endless"
+
+
+def test_an_alias_that_refers_to_itself_is_rejected() -> None:
+    with pytest.raises(ConfigurationError, match=r"^answer: Endless refers to itself: use a class"):
+        JSONType[Any](TypeAliasType(), place="answer")
+
+
+class Circular(msgspec.Struct):
+    radius: float
+
+
+@dataclasses.dataclass
+class Rectangular:
+    width: float
+    height: float = 1.0
+
+
+@attrs.define
+class Cubic:
+    width: float
+    depth: list[float]
+
+
+class Left1(TypedDict):
+    side: Literal["left"]
+    distance: int
+
+
+class Right1(msgspec.Struct):
+    side: Literal["right"]
+    distance: int = 3
+
+
+@dataclasses.dataclass
+class Flat:
+    length: int
+    kind: Literal["flat"] = "flat"
+
+
+Shape: TypeAlias = Circular | Rectangular | Cubic
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "expected"),
+    [
+        (Shape, '{"radius": 1}', Circular(1.0)),
+        (Shape, '{"width": 1, "height": null}', Rectangular(1.0)),
+        (Shape, '{"width": 1, "depth": [2]}', Cubic(1.0, [2.0])),
+        (Shape, '{"width": 1, "depth": [2], "height": 1}', Cubic(1.0, [2.0])),
+        (Shape | None, "null", None),
+        (Shape | int | str, "3", 3),
+        (Shape | int | str, '"a"', "a"),
+        (
+            list[Left1 | Right1],
+            '[{"side": "left", "distance": 1}]',
+            [{"side": "left", "distance": 1}],
+        ),
+        (list[Left1 | Right1], '[{"side": "right", "distance": null}]', [Right1("right")]),
+        (dict[str, Shape], '{"a": {"radius": 1}}', {"a": Circular(1.0)}),
+        (Shape | Flat, '{"length": 1, "kind": null}', Flat(1)),
+    ],
+    ids=str,
+)
+def test_the_keys_of_an_object_tell_the_classes_of_a_union_apart(
+    annotation: Any, text: str, expected: Any
+) -> None:
+    kind = JSONType[Any](annotation)
+    assert kind.decode(f'{{"value": {text}}}' if kind.wrapped else text) == expected
+
+
+def test_a_union_of_classes_has_the_schemas_of_all() -> None:
+    schema = strict_schema(Left1 | Right1 | None).schema
+    assert schema["properties"]["value"] == {
+        "anyOf": [{"$ref": "#/$defs/Left1"}, {"$ref": "#/$defs/Right1"}, {"type": "null"}]
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '[{"depth": [1]}]',
+            (
+                "Object matches no type: it needs the fields `radius` of `Circular` or `width` of"
+                " `Rectangular` or `width`, `depth` of `Cubic` at `$.value[0]`"
+            ),
+        ),
+        ('[{"radius": "a"}]', "Expected `float`, got `str` at `$.value[0].radius`"),
+        ('[{"width": 1, "depth": ["a"]}]', "Expected `float`, got `str` at `$.value[0].depth[0]`"),
+        ("[3]", "Expected `object`, got `int` at `$.value[0]`"),
+    ],
+)
+def test_an_object_that_matches_no_class_of_a_union_is_rejected(text: str, message: str) -> None:
+    with pytest.raises(InvalidJSON) as refusal:
+        JSONType[Any](list[Shape]).decode(f'{{"value": {text}}}')
+    assert refusal.value.message == message
+
+
+class UnknownKeys(TypedDict):
+    key: "Nowhere"  # type: ignore[name-defined]  # noqa: F821, UP037
+
+
+class ColouredCircular(msgspec.Struct):
+    radius: float
+    colour: str
+
+
+class OtherCircular(msgspec.Struct):
+    radius: float
+    colour: str = "red"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (Circular | OtherCircular, "Circular and OtherCircular cannot be told apart in a union"),
+        (list[Circular | OtherCircular], "make them tagged Structs"),
+        (Circular | dict[str, int], "use one of the types, tagged Structs"),
+        (str | dt.date, "use one of the types, tagged Structs"),
+        (Path | int, "use one of the types, tagged Structs"),
+        (OtherCircular | ColouredCircular, "cannot be told apart"),
+        (Circular | UNRESOLVED, "name 'Nowhere'"),
+        (UNRESOLVED | None, "name 'Nowhere'"),
+        (list[UnknownKeys], "name 'Nowhere'"),
+    ],
+    ids=str,
+)
+def test_a_union_that_cannot_be_decoded_is_rejected_with_what_to_use(
+    annotation: Any, words: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        JSONType[Any](annotation, place="answer")
+    assert str(refusal.value).startswith("answer: ")
+    assert words in str(refusal.value)
 
 
 # --- Answers -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from trio_responses import Instrument, Timeouts
 
 if TYPE_CHECKING:
-    from trio_responses import TurnRecord
+    from trio_responses.typing import TurnRecord
 
 LIMITS = Timeouts(first_event=0.2, stall=0.2)
 

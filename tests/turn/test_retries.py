@@ -27,7 +27,6 @@ from trio_responses import (
     ResponsesConnection,
     ResponsesError,
     ServerOverloaded,
-    TurnRecord,
     TurnRestarted,
     function_tool,
     open_pool,
@@ -43,6 +42,7 @@ from trio_responses.testing import (
     open_test_server,
 )
 from trio_responses.types import ErrorEvent
+from trio_responses.typing import TurnRecord
 
 pytestmark = NO_WAITING
 

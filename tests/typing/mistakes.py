@@ -8,6 +8,7 @@ from trio_responses import (
     ResponsesPool,
     Timeouts,
     connect_responses,
+    function_tool,
     open_pool,
     open_responses,
 )
@@ -89,12 +90,31 @@ def write_params() -> None:
     take_response_params(tool_choice={"type": "function", "nam": "f"})  # error
     take_response_params(tools=[print])  # error
     take_response_params(tools="get_weather")  # error
+    take_response_params(tools=lambda _: [])  # error
+    take_conversation_params(tools=len)  # error
     take_response_params(prompt="hi")  # error
     take_response_params(metadata={"a": 1})  # error
     take_response_params(conversation={"i": "conv_1"})  # error
     take_response_params(context_management=[{"compact_threshold": 9}])  # error
     take_response_params(extra_body=[1])  # error
     take_conversation_params(previous_response_id="resp_1")  # error
+
+
+class Shop:
+    @function_tool
+    def sell(self, what: str, number: int = 1) -> int:
+        return len(what) * number
+
+    @function_tool(max_retry=2)  # error
+    def buy(self, what: str) -> str:
+        return what
+
+    def use(self) -> None:
+        self.sell(3)  # error
+        self.sell()  # error
+        self.sell("tea", nummer=3)  # error
+        Shop.sell("tea")  # error
+        _ = self.sell("tea").text  # error
 
 
 async def run_turns(connection: ResponsesConnection, pool: ResponsesPool) -> None:

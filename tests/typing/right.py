@@ -3,9 +3,10 @@
 ``mistakes.py`` is the twin of this module: both report each of its lines with ``# error``.
 """
 
-from typing import Literal, Unpack, assert_never, assert_type
+from typing import Any, Literal, Unpack, assert_never, assert_type
 
 import trio
+from pydantic import BaseModel, TypeAdapter
 
 from trio_responses import (
     BufferOverflow,
@@ -13,10 +14,14 @@ from trio_responses import (
     ConnectionRestored,
     ConnectionRotated,
     Conversation,
+    FunctionTool,
+    JSONType,
     ParsedResponse,
+    RateLimiter,
     ResponsesConnection,
     ResponsesPool,
     Timeouts,
+    ToolContext,
     ToolFinished,
     ToolProgress,
     ToolStarted,
@@ -58,6 +63,7 @@ from trio_responses.typing import (
     Event,
     ResponseCreateParams,
     RunEvent,
+    SharedParams,
     StreamEvent,
 )
 
@@ -216,6 +222,37 @@ async def get_weather(city: str) -> str:
     return f"It is warm in {city}."
 
 
+async def is_warm(context: ToolContext[str]) -> bool:
+    return context.dependencies == "warm"
+
+
+@function_tool(is_enabled=is_warm)
+def swim(context: ToolContext[str], minutes: int) -> str:
+    return f"{minutes} {context.dependencies}"
+
+
+async def choose_tools(context: ToolContext[str]) -> list[FunctionTool[..., Any] | McpTool]:
+    return [swim] if await is_warm(context) else []
+
+
+class Shop:
+    """Tools that are methods: the types are those of the bound methods."""
+
+    @function_tool
+    def sell(self, what: str, number: int = 1) -> int:
+        return len(what) * number
+
+    @function_tool(timeout=3, max_retries=2)
+    async def buy(self, what: str) -> str:
+        return what
+
+    async def use(self, other: "Shop") -> None:
+        assert_type(self.sell("tea", number=3), int)
+        assert_type(await other.buy("tea"), str)
+        assert_type(Shop.sell(self, "tea"), int)
+        take_response_params(tools=[self.sell, other.buy])
+
+
 def write_params() -> None:
     take_response_params()
     take_response_params(model="m", instructions=None, previous_response_id="resp_1")
@@ -250,6 +287,12 @@ async def run_turns(connection: ResponsesConnection, pool: ResponsesPool) -> Non
         assert_type((await stream.get_final_response()).output_text, str)
 
 
+async def share_params(connection: ResponsesConnection, **params: Unpack[SharedParams]) -> None:
+    await connection.create("hi", **params)
+    async with connection.conversation(**params, tools=choose_tools) as conversation:
+        await conversation.run("hi")
+
+
 async def run_conversation(connection: ResponsesConnection, pool: ResponsesPool) -> None:
     params: ConversationParams = {"model": "m", "instructions": "Be brief."}
     async with pool.conversation(**params) as conversation:
@@ -259,14 +302,35 @@ async def run_conversation(connection: ResponsesConnection, pool: ResponsesPool)
         await conversation.warm_up(timeouts=Timeouts(stall=30))
         await conversation.run("hi", tools=[get_weather], max_rounds=3, on_tool_error="raise")
         await conversation.run("hi", timeouts=Timeouts(stall=30))
+        await conversation.run("hi", tools=lambda _: [get_weather, WebSearchPreviewTool()])
+        await conversation.run("hi", tools=choose_tools, max_tool_retries=2)
         answer = await conversation.parse(int, "hi", tools=[get_weather], tool_timeout=3)
         assert_type(answer.parsed, int)
         async with conversation.run_stream("hi", tool_choice="required", snapshot=False) as run:
             await run.get_final_response()
 
 
+class City(BaseModel):
+    name: str
+
+
+async def parse_types_of_pydantic(
+    connection: ResponsesConnection, conversation: Conversation
+) -> None:
+    cities = TypeAdapter(list[City])
+    assert_type((await connection.parse(City, "hi", model="m")).parsed, City)
+    assert_type((await connection.parse(cities, "hi", model="m")).parsed, list[City])
+    assert_type((await connection.responses.parse(cities, "hi", model="m")).parsed, list[City])
+    assert_type((await conversation.parse(City, "hi")).parsed, City)
+    assert_type((await conversation.parse(cities, "hi")).parsed, list[City])
+    assert_type(JSONType(City).decode("{}"), City)
+    assert_type(JSONType(cities).decode("[]"), list[City])
+
+
 async def open_connections(server: ResponsesServer) -> None:
-    options = ConnectionOptions(timeouts=Timeouts(stall=3), max_retries=3)
+    options = ConnectionOptions(
+        timeouts=Timeouts(stall=3), max_retries=3, rate_limiter=RateLimiter(requests_per_minute=60)
+    )
     async with open_responses(**options) as connection:
         assert_type(connection, ResponsesConnection)
     async with open_pool(size=2, **options), trio.open_nursery() as nursery:

@@ -1,8 +1,11 @@
 """Encoding of client events: a frame contains the fields that were set, unchanged."""
 
+import ast
 import collections
 import json
 import types
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +23,7 @@ from trio_responses._wire import (
     UnknownItem,
     UnknownPart,
     WebSearchTool,
+    commands,
     decode_item,
     encode,
 )
@@ -204,3 +208,14 @@ def test_a_mapping_is_sent_as_it_is() -> None:
 def test_a_received_item_in_a_mapping_is_sent_as_received() -> None:
     command = {"type": "response.create", "input": [decode_item(ITEM)]}
     assert json.loads(encode(command))["input"] == [json.loads(ITEM)]
+
+
+def test_every_field_of_a_client_event_has_a_description() -> None:
+    """An editor shows the text after a field."""
+    source = ast.parse(Path(commands.__file__).read_text(encoding="utf-8"))
+    records = [node for node in source.body if isinstance(node, ast.ClassDef)]
+    assert len(records) >= 3
+    for record in records:
+        for field, following in pairwise([*record.body, ast.Pass()]):
+            if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) != "type":
+                assert isinstance(following, ast.Expr), f"{record.name}.{ast.unparse(field.target)}"

@@ -14,7 +14,7 @@ from trio_responses._wire import (
     parse_retry_after,
 )
 from trio_responses._wire.errors import decode_error_body, error_message
-from trio_responses._wire.retry_hints import parse_retry_message
+from trio_responses._wire.retry_hints import RateReport, parse_rate_reports, parse_retry_message
 
 SHAPES: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "data" / "wire_schema.json").read_text()
@@ -275,3 +275,45 @@ def test_headers_that_say_nothing_about_an_error_are_left_out() -> None:
     event = decode(error_message(500, headers, b"{}"))
     assert isinstance(event, ErrorEvent)
     assert event.headers == {"x-request-id": "req_1"}
+
+
+# --- Rates -------------------------------------------------------------------------------
+
+
+def test_the_headers_of_openai_state_both_limits() -> None:
+    headers = {
+        "X-RateLimit-Limit-Requests": "500",
+        "x-ratelimit-remaining-requests": "499",
+        "x-ratelimit-reset-requests": "120ms",
+        "x-ratelimit-limit-tokens": "30000",
+        "x-ratelimit-remaining-tokens": "29000",
+        "x-ratelimit-reset-tokens": "6m0s",
+    }
+    assert parse_rate_reports(headers) == {
+        "requests": RateReport(500, 499, 0.12),
+        "tokens": RateReport(30000, 29000, 360),
+    }
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"limit": "10", "remaining": "3"}, RateReport(10, 3, 60)),
+        ({"limit": "10", "remaining": "3", "reset": "7"}, RateReport(10, 3, 7)),
+        ({"limit": "10", "remaining": "30", "reset": "7s"}, RateReport(10, 10, 7)),
+        ({"limit": "10", "remaining": "-1", "reset": "1m1s"}, RateReport(10, 0, 61)),
+        ({}, None),
+        ({"limit": "10"}, None),
+        ({"remaining": "3", "reset": "7s"}, None),
+        ({"limit": "0", "remaining": "0", "reset": "7s"}, None),
+        ({"limit": "ten", "remaining": "3", "reset": "7s"}, None),
+        ({"limit": "10", "remaining": "nan", "reset": "7s"}, None),
+        ({"limit": "10", "remaining": "3", "reset": "soon"}, None),
+        ({"limit": "10", "remaining": "3", "reset": "1700000000"}, None),
+    ],
+)
+def test_a_limit_is_reported_if_all_of_it_is_known(
+    headers: dict[str, str], expected: RateReport | None
+) -> None:
+    given = {f"x-ratelimit-{name}-requests": value for name, value in headers.items()}
+    assert parse_rate_reports(given).get("requests") == expected

@@ -135,6 +135,25 @@ def test_a_conversation_refuses_what_belongs_to_one_response(name: str) -> None:
         check_params(body, of="conversation()", allowed=ConversationParams)
 
 
+class CallableTool:
+    """A tool that a program can call, as a function tool is."""
+
+    definition = wire.FunctionToolParam(name="f", parameters={"type": "object"})
+
+    def __call__(self) -> None: ...
+
+
+def test_a_conversation_accepts_a_function_that_returns_its_tools() -> None:
+    def choose(_: object) -> list[dict[str, str]]:
+        return []
+
+    check_params({"tools": choose}, of="conversation()", allowed=ConversationParams)
+    check_params({"tools": [FUNCTION]}, of="conversation()", allowed=ConversationParams)
+    tool = CallableTool()
+    with pytest.raises(TypeError, match=r"tools must be a list of tools, not CallableTool$"):
+        check_params({"tools": tool}, of="conversation()", allowed=ConversationParams)
+
+
 @pytest.mark.parametrize("name", [*sorted(param_checks.DECIDED_BY_LIBRARY), "input"])
 def test_extra_body_refuses_what_the_library_sets(name: str) -> None:
     with pytest.raises(TypeError, match=f"extra_body of create\\(\\) cannot set '{name}': "):
@@ -271,6 +290,14 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
         "extra_body['a'][0]['b'] is not a finite number, which JSON cannot express",
     ),
     ({"tools": "f"}, TypeError, "tools must be a list of tools, not str"),
+    (
+        {"tools": len},
+        TypeError,
+        (
+            "tools must be a list of tools, not builtin_function_or_method: only the runs of a"
+            " conversation accept a function that returns the tools"
+        ),
+    ),
     (
         {"tools": [print]},
         TypeError,

@@ -13,12 +13,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from trio_responses import ResponsesError
-from trio_responses._cli.arguments import make_parser
+from trio_responses._cli.arguments import parse_arguments
 from trio_responses._cli.running import (
     BROKEN_PIPE,
     FAILED,
     INTERRUPTED,
+    WRONG_USAGE,
     EscapingFormatter,
+    UsageError,
     describe_error,
     discard_output,
     print_error,
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: the arguments, without the program's name; by default those of the process.
     :raises SystemExit: from argparse: for wrong usage, ``--help`` and ``--version``.
     """
-    arguments = make_parser().parse_args(argv)
+    arguments = parse_arguments(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an answer may hold what a terminal cannot show
@@ -53,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except UsageError as error:
+        if debug:
+            print_traceback(error)
+        print_error(str(error))
+        return WRONG_USAGE
     except BrokenPipeError:  # the reader of the output has closed its end
         discard_output()
         return BROKEN_PIPE

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import math
+import sys
+from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, final, get_args
+from typing import TYPE_CHECKING, Any, Final, NoReturn, final, get_args
 
 from trio_responses._cli.ask import ask, record
 from trio_responses._cli.chat import chat
 from trio_responses._cli.conversations import conversations
 from trio_responses._cli.demo import demo
+from trio_responses._cli.parameters import add_parameters
 from trio_responses._cli.probe import MODELS, probe
-from trio_responses._cli.running import FAILED, PROG, print_error
+from trio_responses._cli.running import FAILED, PROG, WRONG_USAGE, print_error
 from trio_responses._cli.serve import replay, serve
-from trio_responses._cli.server_choice import DEFAULT_MODEL
+from trio_responses._cli.server_choice import ENDPOINTS
 from trio_responses.testing import ServerTransport
 from trio_responses.typing import TransportOption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-__all__ = ["make_parser"]
+__all__ = ["make_parser", "parse_arguments"]
 
 MAX_PORT: Final = 65535
 SHELLS: Final = ("bash", "zsh", "fish")
@@ -31,11 +35,11 @@ PROGRAM_HELP: Final = f"""\
 examples:
   {PROG} demo
       see what the library does, on a server of its own; every step is checked
-  {PROG} chat --embedded --tools
+  {PROG} chat --embedded --demo-tools
       chat with the embedded server: no key and no network needed
   {PROG} ask --embedded "What can you do?"
       ask the embedded server one question
-  OPENAI_API_KEY=... {PROG} ask "Why is the sky blue?"
+  OPENAI_API_KEY=... {PROG} ask why is the sky blue
       ask OpenAI, and read the answer as it is generated
   {PROG} serve --port 8765
       run the embedded server for other programs, for example:
@@ -56,17 +60,32 @@ ENVIRONMENT_HELP: Final = """\
 environment:
   OPENAI_API_KEY    the API key; not needed for --embedded and servers on this machine
   OPENAI_BASE_URL   the server's URL, if --base-url is not given
+  With --endpoint azure: AZURE_OPENAI_ENDPOINT, if --resource is not given, and
+  AZURE_OPENAI_API_KEY or AZURE_OPENAI_AD_TOKEN. With --endpoint xai: XAI_API_KEY
 """
 
 ASK_HELP: Final = f"""\
 The text of the answer goes to stdout as it arrives; everything else goes to stderr.
-Exit codes: 0 for an answer, also for a refused or incomplete one, with a note on
-stderr; 1 for an error; 2 for wrong usage; 130 after Ctrl-C.
+The words are the question. If stdin is a pipe or a file, its text follows them after a
+blank line. The text of each --file follows with the file's name; images and PDF files go
+to the model as such.
+
+Tools run without asking, when the model calls them: offer only what the model may do.
+Each call and its result is a line on stderr.
+
+Exit codes: 0 for an answer, also for a refused or incomplete one, with a note on stderr;
+1 for an error, and with --schema for an answer that is refused, incomplete or no JSON;
+2 for wrong usage, and for tools that cannot be loaded; 130 after Ctrl-C.
 
 {ENVIRONMENT_HELP}
 examples:
-  {PROG} ask "Why is the sky blue?"
-  git diff | {PROG} ask --instructions "Review this patch" -
+  {PROG} ask why is the sky blue
+  git diff | {PROG} ask Review this patch
+  {PROG} ask --file chart.png --file notes.txt What is missing in the notes?
+  {PROG} ask --tools weather.py:forecast "Will it rain in Oslo?"
+  {PROG} ask --schema city.json "The largest city of Norway" | jq .population
+  {PROG} ask --endpoint azure --resource contoso --model my-deployment Hello
+  {PROG} ask --reasoning-effort low --param reasoning.summary=auto "6 * 7?"
   {PROG} ask --json "Hi" | jq .usage
   {PROG} ask --embedded "What can you do?"
   {PROG} ask --record sky.jsonl "Why is the sky blue?"
@@ -92,14 +111,16 @@ and cannot be reopened; 2 for wrong usage; 130 after Ctrl-C.
 
 {ENVIRONMENT_HELP}
 examples:
-  {PROG} chat --embedded --tools
+  {PROG} chat --embedded --demo-tools
       then ask "What time is it in Oslo?" or "What is 6 * 7?"
+  {PROG} chat --tools weather:forecast,weather:TOOLS
+      offer your own functions, which run when the model calls them
   {PROG} chat --instructions "Answer in one sentence"
   {PROG} chat --load yesterday.json
   {PROG} chat --store chats.db --key work
   {PROG} chat --embedded --max-age 12
       see the connection replaced every ten seconds
-  {PROG} chat --tools --record tools.jsonl
+  {PROG} chat --demo-tools --record tools.jsonl
       record every message, as "{PROG} record --help" describes
   printf 'Hello\\nAnd you?\\n' | {PROG} chat --embedded 2> /dev/null
 """
@@ -109,7 +130,8 @@ Each feature is tried on a connection of its own. This sends about a dozen small
 requests, which a commercial server charges for. The features of HTTP are tried last;
 they need the extra http. The verdicts:
   works      the feature was observed to work
-  unclear    the server accepted the request, but no event shows an effect
+  unclear    the server accepted the request, but no event shows an effect; steering
+             and lanes are tried three times before this verdict
   no         the server rejected or did not understand the request
   fails      an error occurred
   skipped    a feature that this one depends on does not work, or the extra http is
@@ -131,7 +153,8 @@ examples:
 SERVE_HELP: Final = f"""\
 The server needs no model and answers the same way every time: it repeats the
 question, calls a function tool whose name shares a word with the question, and
-reports what the function returned. Clients connect by WebSocket or use HTTP:
+reports what the function returned. It answers at once, except for the count that
+"{PROG} probe" asks for. Clients connect by WebSocket or use HTTP:
 
   {PROG} serve --port 8765
   OPENAI_BASE_URL=http://127.0.0.1:8765/v1 OPENAI_API_KEY=any python your_program.py
@@ -212,7 +235,6 @@ shtab: pip install "{PROG}[cli]".
 """
 
 
-@final
 class FileArgument(argparse.Action):
     """An argparse action for a file name, with shell completion of files."""
 
@@ -234,9 +256,65 @@ class FileArgument(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+@final
+class FilesArgument(FileArgument):
+    """An action for an option that may be repeated, whose values are file names."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - the signature of argparse
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,  # noqa: ARG002 - likewise
+    ) -> None:
+        """Add the value to those in the namespace."""
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), values])
+
+
+@final
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with the closest word for one that it does not know."""
+
+    def error(self, message: str) -> NoReturn:
+        """Write the message to stderr, and exit with the code for wrong usage."""
+        print_error(f"{message} (see {self.prog} --help)")
+        self.exit(WRONG_USAGE)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raise an error for a value that is none of the choices of an argument."""
+        choices = list(action.choices or ())
+        if choices and value not in choices:
+            close = difflib.get_close_matches(str(value), choices, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(choices)}"
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r} ({hint})")
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the arguments of the command line; without any, the command prints the help.
+
+    :raises SystemExit: for wrong usage, ``--help`` and ``--version``.
+    """
+    parser = make_parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    options = [word for word in unknown if word.startswith("-") and word != "-"]
+    command: argparse.ArgumentParser = getattr(arguments, "parser", parser)
+    if options:
+        known = [option for action in command._actions for option in action.option_strings]  # noqa: SLF001
+        close = difflib.get_close_matches(options[0].partition("=")[0], known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        if not hint and arguments.command is ask:
+            hint = "; put a question with such words into quotes"
+        command.error(f"unknown option {options[0]}{hint}")
+    if unknown and arguments.command is not ask:
+        command.error(f"too many arguments: {' '.join(unknown)}")
+    if unknown:  # words that follow an option
+        arguments.words.extend(unknown)
+    return arguments
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line, with a subparser for each command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROG,
         description="A Trio client for the Responses API in WebSocket mode, and a server for it.",
         epilog=PROGRAM_HELP,
@@ -244,7 +322,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {version(PROG)}")
     _add_debug(parser)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(command=partial(print_help, parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (
         _add_chat,
         _add_ask,
@@ -272,7 +351,7 @@ def _add_command(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    added.set_defaults(command=command, name=name)
+    added.set_defaults(command=command, name=name, parser=added)
     _add_debug(added)
     return added
 
@@ -281,6 +360,15 @@ def _add_debug(parser: argparse.ArgumentParser) -> None:
     about = "show log records, and the traceback of an error"
     # Without a default, the option may stand before the command or after it.
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=about)
+
+
+def print_help(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,  # noqa: ARG001 - the signature of a command
+) -> int:
+    """Print the help of the whole command line, for a call without a command."""
+    parser.print_help(sys.stdout)
+    return 0
 
 
 def _add_server_choice(parser: argparse.ArgumentParser) -> None:
@@ -292,12 +380,16 @@ def _add_server_choice(parser: argparse.ArgumentParser) -> None:
         help="the server's URL, such as https://api.openai.com/v1",
     )
     where.add_argument("--embedded", action="store_true", help="use a server in this process")
+    about = "the kind of server, which decides the URL and the variable of the key"
+    parser.add_argument("--endpoint", choices=ENDPOINTS, help=about)
+    about = "with --endpoint azure: the name or the URL of your resource"
+    parser.add_argument("--resource", metavar="NAME", help=about)
+    about = "allow http:// to other machines, which shows the key to everybody on the way"
+    parser.add_argument("--allow-insecure", action="store_true", help=about)
 
 
-def _add_turn_settings(parser: argparse.ArgumentParser) -> None:
-    about = "the model's name (default: %(default)s)"
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=about)
-    parser.add_argument("--instructions", metavar="TEXT", help="instructions for the model")
+def _add_turn_settings(parser: argparse.ArgumentParser, *, conversation: bool = True) -> None:
+    add_parameters(parser, conversation=conversation)
     _add_transport(parser)
 
 
@@ -332,7 +424,7 @@ def _add_chat(commands: Any) -> None:
     _add_turn_settings(parser)
     _add_server_choice(parser)
     about = "offer two tools that change nothing: the time, and arithmetic"
-    parser.add_argument("--tools", action="store_true", help=about)
+    parser.add_argument("--demo-tools", action="store_true", help=about)
     about = "continue a conversation that /save has saved"
     parser.add_argument("--load", action=FileArgument, metavar="FILE", help=about)
     about = "show plain text, also in a terminal"
@@ -350,8 +442,15 @@ def _add_chat(commands: Any) -> None:
 
 def _add_ask(commands: Any) -> None:
     parser = _add_command(commands, ask, "ask a question and stream the answer", ASK_HELP)
-    parser.add_argument("text", help='the question; "-" reads it from stdin')
-    _add_turn_settings(parser)
+    about = 'the question, of one word or several; "-" reads stdin'
+    parser.add_argument("words", metavar="WORD", nargs="*", help=about)
+    about = "a file for the model: text, an image or a PDF; may be repeated"
+    parser.add_argument("--file", action=FilesArgument, metavar="PATH", default=[], help=about)
+    about = "the JSON schema of the answer, which is checked to be JSON"
+    parser.add_argument("--schema", action=FileArgument, metavar="PATH", help=about)
+    about = "print the text as it arrives, or at its end (default: as it arrives, unless --schema)"
+    parser.add_argument("--stream", action=argparse.BooleanOptionalAction, default=None, help=about)
+    _add_turn_settings(parser, conversation=False)
     _add_server_choice(parser)
     about = "print the complete response as one JSON object instead of the text"
     parser.add_argument("--json", action="store_true", help=about)

@@ -24,10 +24,11 @@ from trio_responses import (
     ResponsesError,
     TransportChanged,
 )
-from trio_responses._cli.ask import replace_surrogates, response_notes
+from trio_responses._cli.ask import response_notes
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools
 from trio_responses._cli.conversations import open_store
 from trio_responses._cli.files import decoding, read_file, write_file
+from trio_responses._cli.parameters import request_options
 from trio_responses._cli.recording import record_into
 from trio_responses._cli.renderer import PlainRenderer, join_text
 from trio_responses._cli.running import (
@@ -35,6 +36,7 @@ from trio_responses._cli.running import (
     WRONG_USAGE,
     describe_error,
     print_error,
+    replace_surrogates,
     run,
 )
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
@@ -82,33 +84,31 @@ NO_RICH: Final = (
 
 def chat(arguments: argparse.Namespace) -> int:
     """Run a chat: read lines from the standard input and print the answers of the model."""
-    try:
-        endpoint = endpoint_from_arguments(arguments)
-    except LookupError:
-        return WRONG_USAGE
+    endpoint = endpoint_from_arguments(arguments)
+    demo = CHAT_TOOLS if arguments.demo_tools else ()
+    options = request_options(arguments, conversation=True, tools=demo)
     if arguments.max_age is not None and endpoint is not None:
         print_error("--max-age is an option of the embedded server: add --embedded")
         return WRONG_USAGE
     renderer = choose_renderer(
         sys.stdout, sys.stderr, interactive=sys.stdin.isatty(), plain=arguments.plain
     )
-    settings = {"model": arguments.model, "store": arguments.server_store}
-    if arguments.instructions is not None:
-        settings["instructions"] = replace_surrogates(arguments.instructions)
+    settings = {"store": arguments.server_store, **options.params}
     with record_into(arguments.record, force=arguments.force) as instruments:
         server = open_server(
             endpoint,
             transport=arguments.transport,
             max_age=arguments.max_age,
-            responder=answer_with_tools if arguments.tools else None,
+            responder=answer_with_tools if arguments.demo_tools else None,
             instruments=instruments,
+            allow_insecure=arguments.allow_insecure,
         )
         command = partial(
             _chat,
             server,
             renderer,
             settings,
-            tools=CHAT_TOOLS if arguments.tools else (),
+            tools=options.tools,
             checkpoint=arguments.load,
             place=arguments.store,
             key=arguments.key,

@@ -1,4 +1,4 @@
-"""The tools of ``chat --tools``: the current time, and arithmetic. Neither changes anything.
+"""The tools of ``chat --demo-tools``: the current time, and arithmetic. Neither changes anything.
 
 `calculate` evaluates the syntax tree of numbers and operators only, with bounds on the length of
 the expression and the size of each result: the expression comes from a model.

@@ -22,8 +22,14 @@ from trio_responses._cli.probe_features import (
     answer_slowly,
     has_basics,
 )
-from trio_responses._cli.running import FAILED, WRONG_USAGE, run
-from trio_responses._cli.server_choice import DEFAULT_MODEL, endpoint_from_arguments, open_server
+from trio_responses._cli.running import FAILED, UsageError, run
+from trio_responses._cli.server_choice import (
+    DEFAULT_MODEL,
+    NO_MODEL,
+    default_model,
+    endpoint_from_arguments,
+    open_server,
+)
 from trio_responses._safe_text import escape_controls, escape_json_controls
 
 if TYPE_CHECKING:
@@ -55,16 +61,20 @@ VERDICT_WIDTH: Final = max(map(len, Verdict))
 
 def probe(arguments: argparse.Namespace) -> int:
     """Try every feature of a server and print the verdicts."""
-    try:
-        endpoint = endpoint_from_arguments(arguments)
-    except LookupError:
-        return WRONG_USAGE
+    endpoint = endpoint_from_arguments(arguments)
+    if not arguments.models and default_model(arguments) is None:
+        raise UsageError(NO_MODEL)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     report: Report = (
         JSONReport(sys.stdout) if arguments.json else TableReport(sys.stdout, colour=colour)
     )
     models = tuple(arguments.models or MODELS)
-    prober = partial(Prober, models=models, timeout=arguments.timeout)
+    prober = partial(
+        Prober,
+        models=models,
+        timeout=arguments.timeout,
+        allow_insecure=arguments.allow_insecure,
+    )
     return run(partial(_probe, endpoint, report, prober))
 
 

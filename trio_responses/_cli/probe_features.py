@@ -117,6 +117,7 @@ class Prober:
     :param models: the models to try, in order of preference.
     :param timeout: seconds for each feature.
     :param dial: opens the byte stream; by default over TCP.
+    :param allow_insecure: whether the key and the content may be sent without TLS.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Prober:
         models: tuple[str, ...],
         timeout: float,
         dial: Dial = dial_tcp,
+        allow_insecure: bool = False,
     ) -> None:
         self.endpoint = endpoint
         self.models = models
@@ -137,6 +139,7 @@ class Prober:
         self.timeout = timeout
         self._api_key = api_key
         self._dial = dial
+        self._allow_insecure = allow_insecure
 
     def connect(
         self,
@@ -160,6 +163,7 @@ class Prober:
             keepalive=keepalive,
             transport=transport,
             dial=dial or self._dial,
+            allow_insecure=self._allow_insecure,
         )
 
     async def examine(self, feature: Feature, before: list[Finding]) -> Finding:
@@ -205,7 +209,7 @@ class Prober:
 
     def count_dials(self, dialled: list[str]) -> Dial:
         """Return a dial function that adds the host to a list each time it is called."""
-        inner = choose_dial(self.endpoint, None, self._dial, allow_insecure=False)
+        inner = choose_dial(self.endpoint, None, self._dial, allow_insecure=self._allow_insecure)
 
         async def dial(host: str, port: int) -> trio.abc.Stream:
             dialled.append(host)
@@ -237,8 +241,13 @@ GET_WEATHER: Final = FunctionToolParam(
 )
 LANES: Final = ("probe-1", "probe-2")
 TERMINAL_EVENTS: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
+ATTEMPTS: Final = 3
+"""How often a feature is tried that depends on two things happening at the same time."""
 STEER_STALL: Final = 20.0
-"""Seconds without an event after which steering input counts as ignored."""
+"""Seconds without an event after which an attempt at steering ends."""
+HAS_ENDED: Final = ("response_already_completed", "response_not_active")
+"""The codes for steering input that arrived too late."""
+SERVER_ERROR: Final = 500
 PINGS: Final = Keepalive(interval=0.5, timeout=2.0)
 REST_SECONDS: Final = 0.5
 """Seconds that the end of an HTTP answer may take after the end of its response."""
@@ -312,6 +321,8 @@ async def _unknown_parent(prober: Prober) -> Judgement:
             await connection.create(PONG, model=prober.model, previous_response_id=UNKNOWN_RESPONSE)
         except PreviousResponseNotFound:
             return Verdict.WORKS, "previous_response_not_found"
+        except APIError as error:
+            return Verdict.UNCLEAR, f"refused, but with another error: {describe_error(error)}"
     return Verdict.NO, "the server accepted a parent that does not exist"
 
 
@@ -359,8 +370,29 @@ async def _tool_turn(prober: Prober) -> Judgement:
     return Verdict.WORKS, f"{made} and answered with the output"
 
 
+async def _until_clear(
+    prober: Prober, attempt: Callable[[Prober], Awaitable[Judgement]]
+) -> Judgement:
+    """Return the judgement of the first attempt that is not unclear, or of the last one.
+
+    What depends on two things happening at the same time may not be seen at the first attempt.
+    There is no further attempt when a third of the time limit is over.
+    """
+    started_at = trio.current_time()
+    for _ in range(ATTEMPTS - 1):
+        verdict, detail = await attempt(prober)
+        passed = trio.current_time() - started_at
+        if verdict is not Verdict.UNCLEAR or passed > prober.timeout / ATTEMPTS:
+            return verdict, detail
+    return await attempt(prober)
+
+
 async def _steering(prober: Prober) -> Judgement:
-    stall = min(STEER_STALL, prober.timeout)
+    return await _until_clear(prober, _steer_once)
+
+
+async def _steer_once(prober: Prober) -> Judgement:
+    stall = min(STEER_STALL, prober.timeout / 2)
     receipt = None
     async with prober.connect(stall=stall) as connection:
         try:
@@ -369,15 +401,16 @@ async def _steering(prober: Prober) -> Judgement:
                     if receipt is None and isinstance(event, OutputTextDelta):
                         receipt = await stream.steer(STOP)
         except StallTimeout:
-            return Verdict.NO, f"no event about the input within {stall:g} s"
+            awaited = "text to steer" if receipt is None else "event about the input"
+            return Verdict.UNCLEAR, f"no {awaited} within {stall:g} s"
     if receipt is None:
         return Verdict.UNCLEAR, "the answer came in one piece: there was no time to steer"
     code = receipt.error.code if receipt.error is not None else None
     match receipt.state:
         case SteerState.COMMITTED:
             return Verdict.WORKS, f"the input led to a successor: {len(stream.responses)} responses"
-        case SteerState.FAILED if code == "response_not_active":
-            return Verdict.UNCLEAR, "the response had ended before the input arrived"
+        case SteerState.FAILED if code in HAS_ENDED:
+            return Verdict.UNCLEAR, f"the response had ended before the input arrived: {code}"
         case SteerState.FAILED:
             return Verdict.NO, f"rejected: {code}"
         case state:
@@ -385,6 +418,10 @@ async def _steering(prober: Prober) -> Judgement:
 
 
 async def _lanes(prober: Prober) -> Judgement:
+    return await _until_clear(prober, _run_two_lanes)
+
+
+async def _run_two_lanes(prober: Prober) -> Judgement:
     """Run two turns at once, and check that each event names its lane (``stream_id``)."""
     started: set[str | None] = set()
     ended: set[str | None] = set()
@@ -402,7 +439,9 @@ async def _lanes(prober: Prober) -> Judgement:
             elif isinstance(event, TERMINAL_EVENTS):
                 ended.add(event.stream_id)
             side_by_side = side_by_side or len(started - ended) == len(LANES)
-    return Verdict.WORKS, "side by side" if side_by_side else "one after the other"
+    if not side_by_side:
+        return Verdict.UNCLEAR, "events name their lane, but no two turns ran at the same time"
+    return Verdict.WORKS, "side by side"
 
 
 def _why_no_lanes(event: Event) -> str | None:
@@ -467,6 +506,8 @@ async def _http_error(prober: Prober) -> Judgement:
             form = f"status {error.status}"
             if not (error.code or error.message):
                 return Verdict.UNCLEAR, f"{form} without an error object"
+            if (error.status or 0) >= SERVER_ERROR:
+                return Verdict.UNCLEAR, f"{form}, as for an error of the server: {error.message}"
             return Verdict.WORKS, f"{form} with an error object: {error.code or error.message}"
     return Verdict.UNCLEAR, "the server accepted an input that is a number"
 
@@ -523,6 +564,9 @@ def has_basics(
 
 
 def answer_slowly(request: Request) -> Answer:
-    """Return the answer of the embedded server: slow enough for steering input to arrive."""
+    """Return the default answer, but to the count of a probe one that takes time, as a model does.
+
+    Steering input has to arrive during it, and two turns have to overlap.
+    """
     default = default_answer(request)
     return Reply("one two three four five six", delay=0.01) if request.text == COUNT else default

@@ -38,12 +38,14 @@ __all__ = [
     "SIGNAL_BASE",
     "WRONG_USAGE",
     "EscapingFormatter",
+    "UsageError",
     "describe_error",
     "discard_output",
     "for_terminal",
     "print_error",
     "print_note",
     "print_traceback",
+    "replace_surrogates",
     "run",
 ]
 
@@ -55,8 +57,8 @@ SIGNAL_BASE: Final = 128
 BROKEN_PIPE: Final = SIGNAL_BASE + 13
 INTERRUPTED: Final = SIGNAL_BASE + signal.SIGINT
 OPTIONS: Final = {
-    "use https://, or pass allow_insecure=True": "use https://",
     "with proxy=False or NO_PROXY, or pass allow_insecure=True": "with NO_PROXY",
+    "or pass allow_insecure=True": "or add --allow-insecure",
     " or pass api_key": "",
     'transport="http" needs': "--transport http needs",
     "the base URL is wrong": "--base-url is wrong",
@@ -70,6 +72,10 @@ OPTIONS: Final = {
 """What a user of the command line can do, by what a program would do, in error messages."""
 RECONNECT: Final = ReconnectPolicy(initial=0.5, attempts=2, max_retry_after=10.0)
 """The reconnect policy of every command: a waiting person wants an error sooner than a program."""
+
+
+class UsageError(Exception):
+    """Raised for wrong usage: `main` prints the message, and the exit code is 2."""
 
 
 def run(command: Callable[[], Awaitable[int]]) -> int:
@@ -117,6 +123,14 @@ def for_terminal(text: str, out: TextIO) -> str:
     A file or a pipe gets the text as the server sent it.
     """
     return escape_controls(text) if out.isatty() else text
+
+
+def replace_surrogates(text: str) -> str:
+    """Return a text with each lone surrogate replaced by "?".
+
+    Python decodes bytes of an argument that are not UTF-8 to them, and JSON cannot encode them.
+    """
+    return text.encode(errors="replace").decode()
 
 
 def print_traceback(error: BaseException) -> None:

@@ -13,6 +13,7 @@ import trio
 
 from trio_responses import ConfigurationError, Recording
 from trio_responses._cli.files import decoding, read_file
+from trio_responses._cli.probe_features import answer_slowly
 from trio_responses._cli.running import FAILED, SIGNAL_BASE, print_error, print_note, run
 from trio_responses.testing import default_answer, open_test_server
 
@@ -34,7 +35,15 @@ def serve(arguments: argparse.Namespace) -> int:
         unknown_parameters=arguments.unknown_parameters,
         transport=arguments.transport,
     )
-    return _run_server(server, lambda _: None, host=arguments.host, port=arguments.port)
+    return _run_server(server, answer_probes_slowly, host=arguments.host, port=arguments.port)
+
+
+def answer_probes_slowly(server: ResponsesServer) -> None:
+    """Let the answers to ``probe`` take time, as those of a model do: it has to see turns overlap.
+
+    All other answers are sent at once.
+    """
+    server.respond_with(answer_slowly)
 
 
 def replay(arguments: argparse.Namespace) -> int:

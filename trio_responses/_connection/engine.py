@@ -51,18 +51,20 @@ from trio_responses._settings import reconnect_delays
 from trio_responses._transport.http import HTTPClient, HTTPExchange, is_http_installed
 from trio_responses._transport.websocket import connect_transport
 from trio_responses._turn.inbox import Budget
+from trio_responses._turn.work import ActiveWork
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trio_responses._endpoint import ApiKey, HeaderLines
     from trio_responses._instruments.instrument import SocketObserver
+    from trio_responses._instruments.records import ConnectionRecord
     from trio_responses._settings import ReconnectPolicy, RotationPolicy
     from trio_responses._transport.dialing import ConnectionConfig
     from trio_responses._transport.transport import Transport
     from trio_responses._turn.attempt import TurnAttempt
 
-__all__ = ["ConnectionEngine"]
+__all__ = ["ConnectionEngine", "drained"]
 
 UNAUTHORIZED: Final = 401
 UPGRADE_SECONDS: Final = 5.0
@@ -79,6 +81,7 @@ class ConnectionEngine:
 
     :param reconnect: when to try again after a failed attempt.
     :param rotation: when to replace a socket before the server ends it.
+    :param work: counts the work in progress of a pool that the connection belongs to.
     """
 
     def __init__(
@@ -88,8 +91,14 @@ class ConnectionEngine:
         headers: HeaderLines,
         reconnect: ReconnectPolicy | Iterable[float] | None,
         rotation: RotationPolicy,
+        *,
+        work: ActiveWork | None = None,
     ) -> None:
         self.config: ConnectionConfig = config
+        self.work: ActiveWork = ActiveWork() if work is None else work
+        """The turns, runs and calls in progress: of the connection, or of its pool."""
+        self.is_pooled: bool = work is not None
+        """Whether the connection belongs to a pool."""
         self._api_key = api_key_for(config.endpoint, api_key)
         self._headers = headers
         self._key_hint = key_hint(config.endpoint, api_key, headers)
@@ -100,12 +109,19 @@ class ConnectionEngine:
         )
         self._rotation = rotation
         self._budget = Budget(config.limits)
-        self.router: Router = Router(self._budget, config.limits)
+        self.router: Router = Router(
+            self._budget, config.limits, config.rate_limits, config.retry_policy.max_retry_wait
+        )
         self.sockets: SocketSet = SocketSet()
-        self.calls: HTTPCalls = HTTPCalls(self.http_client)
+        self.calls: HTTPCalls = HTTPCalls(self.http_client, self.work)
         """The calls of the API that are no turns."""
         self.requests: RequestQueue = RequestQueue(
-            config, self.sockets, self._budget, self._open_exchange, self.calls
+            config,
+            self.sockets,
+            self._budget,
+            self._open_exchange,
+            calls=self.calls,
+            work=self.work,
         )
         self._http: HTTPClient | None = None
         self._http_backoff = SharedBackoff(self._backoff, config.instruments)
@@ -116,8 +132,31 @@ class ConnectionEngine:
         """Whether all tasks of the connection have ended."""
         self._ended = Notifier()
         self._sockets_opened = 0
+        self._record: ConnectionRecord | None = None
+        """The record that the instruments have; they may refer to it weakly."""
+        self._opening_fails = False
+        """Whether the last attempt to open a socket failed, or the last sockets had no use."""
+        self._now = trio.lowlevel.current_clock().current_time
 
     # --- For the connection and the pool ---------------------------------------------------
+
+    @property
+    def state(self) -> ConnectionState:
+        """The state of the connection, as users see it."""
+        if self.work.refusal is not None and self.sockets.state is not ConnectionState.CLOSED:
+            return ConnectionState.DRAINING
+        return self.sockets.state
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether a request that is made now can be sent, as far as is known without any I/O."""
+        if self.work.refusal is not None or self.sockets.closed_with is not None:
+            return False
+        if self.sockets.over_http:
+            next_attempt_ends = self._http_backoff.retry_at + self.config.timeouts.connect
+            return not self._backoff.attempts or self._now() >= next_attempt_ends
+        current = self.sockets.current
+        return (current is not None and current.takes_requests) or not self._opening_fails
 
     @property
     def is_open(self) -> bool:
@@ -154,11 +193,14 @@ class ConnectionEngine:
         """Return the number of requests whose response has not ended, abandoned ones included."""
         return sum(socket.requests.count() for socket in self.sockets)
 
+    def _count_unread(self) -> int:
+        return self._budget.unread_bytes
+
     def statistics(self) -> ConnectionStatistics:
         """Return the counters of the connection."""
         router = self.router
         return ConnectionStatistics(
-            state=self.sockets.state,
+            state=self.state,
             transport="http" if self.sockets.over_http else "websocket",
             endpoint=self.config.name,
             http_requests=self.requests.http_requests,
@@ -169,6 +211,8 @@ class ConnectionEngine:
             requests_sent=self.requests.requests_sent,
             bytes_sent=self.requests.bytes_sent,
             retries=self.requests.retries,
+            requests_delayed=self.requests.requests_delayed,
+            seconds_delayed=self.requests.seconds_delayed,
             requests_active=self.count_active(),
             undecodable_frames=router.undecodable_frames,
             unrouted_events=router.unrouted_events,
@@ -181,9 +225,12 @@ class ConnectionEngine:
         )
 
     @trio.lowlevel.enable_ki_protection
-    async def aclose(self) -> None:
-        """Close the connection, idempotent, within ``timeouts.close``, also when cancelled."""
-        self._close(ConnectionClosed("the connection was closed"))
+    async def aclose(self, reason: str = "the connection was closed") -> None:
+        """Close the connection, idempotent, within ``timeouts.close``, also when cancelled.
+
+        :param reason: the message of the `ConnectionClosed` that active turns raise.
+        """
+        self._close(ConnectionClosed(reason))
         self._tasks.cancel()
         if not self._started or self.finished:
             await trio.lowlevel.checkpoint()
@@ -192,6 +239,25 @@ class ConnectionEngine:
             while not self.finished:
                 await self._ended.wait()
         await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def drain(self, seconds: float) -> int:
+        """Let no other work begin, wait for the work in progress, and close the connection.
+
+        :param seconds: the longest wait.
+        :return: the number of turns, runs and calls that had not ended.
+        """
+        self.work.refuse(ConnectionClosed("the connection is draining: it takes no new requests"))
+        with trio.move_on_after(seconds):
+            await self.work.wait_idle()
+            await self.wait_raw_requests()
+        cut = self.work.count
+        await self.aclose(drained(seconds))
+        return cut
+
+    async def wait_raw_requests(self) -> None:
+        """Wait until all requests of the raw channel are answered. Not a checkpoint if all are."""
+        while any(socket.has_channel_requests() for socket in self.sockets):
+            await self.sockets.wait_change()
 
     # --- The supervisor task -------------------------------------------------------------
 
@@ -208,6 +274,7 @@ class ConnectionEngine:
     @trio.lowlevel.enable_ki_protection
     async def _run(self, shielded: bool) -> None:  # noqa: FBT001 - start_soon() passes no names
         """Run all tasks of the connection. The supervisor task runs this."""
+        self._record = self.config.instruments.connection_started(self._count_unread)
         try:
             async with open_collapsing_nursery() as nursery:
                 self._nursery = nursery
@@ -234,6 +301,7 @@ class ConnectionEngine:
         while True:
             socket = await self._open_transport(nursery, cause)
             socket = await self._rotate(nursery, socket)
+            self._opening_fails = self._backoff.attempts > 0  # no use since the last loss
             self.sockets.current = None
             self.sockets.set_state(ConnectionState.RECONNECTING)
             cause = socket.reconnect_cause
@@ -283,6 +351,7 @@ class ConnectionEngine:
             if failure is not None:
                 await self._back_off(failure, since)
             opened = await self._start_socket(nursery)
+            self._opening_fails = not isinstance(opened, Socket)
             if isinstance(opened, Socket):
                 break
             if self._may_use_http(opened):
@@ -453,7 +522,12 @@ class ConnectionEngine:
             observer.failed(error)
             if not isinstance(error, ConnectError):
                 raise
+            if self.config.rate_limits is not None:
+                max_wait = self.config.retry_policy.max_retry_wait
+                self.config.rate_limits.handle_error(error, max_wait)
             return error
+        if self.config.rate_limits is not None:
+            self.config.rate_limits.report(transport.handshake_headers)
         try:
             observer.opened()
             socket = self._add_socket(transport, observer)
@@ -605,7 +679,7 @@ class ConnectionEngine:
         """Whether a task waits for events from a socket, or to send a request on the socket."""
         if self.router.channel.tasks_waiting and socket.has_channel_requests():
             return True
-        waits_for_place = self.requests.waiting > 0 and socket is self.sockets.current
+        waits_for_place = self.requests.waits_for_place and socket is self.sockets.current
         return socket.has_waiting_reader() or waits_for_place
 
     def _remove_socket(self, socket: Socket, reason: ResponsesError) -> None:
@@ -631,4 +705,10 @@ class ConnectionEngine:
     def _close(self, reason: ResponsesError) -> None:
         """Stop opening sockets; requests and readers of the raw channel get the first reason."""
         self.sockets.stop_opening(reason)
+        self.requests.stop_waiting()
         self.router.channel.close(self.sockets.closed_error())
+
+
+def drained(seconds: float) -> str:
+    """Return the reason for the end of what was not finished when draining ended."""
+    return f"the deadline of drain() has passed: {seconds:g} s"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from trio_responses._transport.http import HTTPClient
+    from trio_responses._turn.work import ActiveWork
 
 __all__ = ["HTTPCalls"]
 
@@ -47,10 +48,14 @@ class HTTPCalls:
     """The calls of one connection that are no turns.
 
     :param get_client: returns the HTTP client of the connection.
+    :param work: counts the calls that the program makes.
     """
 
-    def __init__(self, get_client: Callable[[], HTTPClient]) -> None:
+    def __init__(self, get_client: Callable[[], HTTPClient], work: ActiveWork) -> None:
         self._get_client = get_client
+        self._work = work
+        self.count: int = 0
+        """The number of calls in progress."""
 
     async def call(
         self,
@@ -74,7 +79,23 @@ class HTTPCalls:
         :raises ConnectionLost: when the HTTP connection was lost.
         :raises FirstEventTimeout: when the answer takes longer than ``timeouts.first_event``.
         :raises MessageTooLarge: when the answer is over ``limits.max_message_bytes``.
+        :raises ConnectionClosed: while the connection or the pool drains; nothing was sent.
         """
+        with self._work.counted():
+            self.count += 1
+            try:
+                return await self.repeat(method, *path, query=query, body=body)
+            finally:
+                self.count -= 1
+
+    async def repeat(
+        self,
+        method: str,
+        *path: str,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+    ) -> msgspec.Raw:
+        """Make a call that is part of a turn in progress, as `call` does."""
         client = self._get_client()
         policy = client.config.retry_policy
         target = target_of(client.config.endpoint.resource, *path, query=query)
@@ -88,6 +109,8 @@ class HTTPCalls:
                     raise
                 await client.back_off(error, since)
             except ResponsesError as error:
+                if client.config.rate_limits is not None:
+                    client.config.rate_limits.handle_error(error, policy.max_retry_wait)
                 if retries >= policy.max_retries or not _may_repeat(method, error):
                     raise
                 hint = retry_hint(error)

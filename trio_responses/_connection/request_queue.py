@@ -41,12 +41,15 @@ if TYPE_CHECKING:
     from trio_responses._connection.http_calls import HTTPCalls
     from trio_responses._connection.socket import Socket
     from trio_responses._connection.socket_set import SocketSet
+    from trio_responses._protocol.rate_limits import Reservation
+    from trio_responses._rate_limiter import LimitQueue
     from trio_responses._settings import RetryPolicy
     from trio_responses._transport.dialing import ConnectionConfig
     from trio_responses._turn.inbox import Budget
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
     from trio_responses._turn.stream import TurnSender
+    from trio_responses._turn.work import ActiveWork
     from trio_responses._wire import ClientEvent, Response, ServerEvent
 
 __all__ = ["MAX_ACTIVE", "LaneSender", "RequestQueue"]
@@ -73,13 +76,17 @@ class RequestQueue:
         sockets: SocketSet,
         budget: Budget,
         open_exchange: OpenExchange,
+        *,
         calls: HTTPCalls,
+        work: ActiveWork,
     ) -> None:
         self._config = config
         self._sockets = sockets
         self._budget = budget
         self._open_exchange = open_exchange
         self._calls = calls
+        self.work: ActiveWork = work
+        """The count of the turns in progress."""
         self._traits = ServerTraits(
             name=config.name,
             models=config.models,
@@ -92,7 +99,15 @@ class RequestQueue:
         )
         """The names of lanes, and which of them are reserved."""
         self.waiting: int = 0
-        """The number of turns that wait for a socket or for a place on it."""
+        """The number of turns that wait for the rate limits, a socket or a place on it."""
+        self._in_line = 0
+        """The number of these that are first in the queue, or wait to be."""
+        self._limit_scopes: set[trio.CancelScope] = set()
+        """The scopes of the requests that wait for the rate limits: a turn, and raw requests."""
+        self.requests_delayed: int = 0
+        """The number of requests that waited for the rate limits."""
+        self.seconds_delayed: float = 0.0
+        """The seconds that they waited, added up."""
         self.requests_sent: int = 0
         self.http_requests: int = 0
         """The number of requests that were sent over HTTP."""
@@ -104,6 +119,12 @@ class RequestQueue:
     def retry_policy(self) -> RetryPolicy:
         """How often a turn is sent again, and how long it may wait."""
         return self._config.retry_policy
+
+    @property
+    def waits_for_place(self) -> bool:
+        """Whether a turn waits for a socket or for a place on it, and not for the rate limits."""
+        limited = self._in_line if self._limit_scopes else 0
+        return self.waiting > limited
 
     # --- Lanes ---------------------------------------------------------------------------
 
@@ -141,7 +162,9 @@ class RequestQueue:
     ) -> TurnAttempt:
         """Send the request of a turn as soon as a socket has a free lane (``stream_id``)."""
         if request.observer is None:
-            request.observer = self._config.instruments.observe_turn(request.model)
+            request.observer = self._config.instruments.observe_turn(
+                request.model, request.conversation_id
+            )
         await trio.lowlevel.checkpoint_if_cancelled()  # before the request is written and counted
         admitted = self._admit_at_once(request, lane)
         if admitted is None:
@@ -170,7 +193,11 @@ class RequestQueue:
         turn.instruments, turn.observer = self._config.instruments, request.observer
         if turn.observer is not None:
             turn.observer.sending(
-                self._config.instruments.address, turn.lane, turn.parent, len(payload)
+                self._config.instruments.address,
+                payload,
+                transport="http" if socket.is_exchange else "websocket",
+                lane=turn.lane,
+                parent=turn.parent,
             )
         try:
             await self._write(socket, payload)
@@ -214,7 +241,13 @@ class RequestQueue:
                 return None
             if lane.exchange is not None and lane.exchange in sockets:
                 return None
-        admitted = self._admit_to(socket, request, name)
+        reservation = None
+        limits = self._config.rate_limits
+        if limits is not None:
+            reservation = limits.reserve_nowait(self._estimate(limits, request))
+            if reservation is None:
+                return None
+        admitted = self._admit_to(socket, request, name, reservation)
         if admitted is not None and lane is not None:
             lane.set_latest(admitted[0])
         return admitted
@@ -246,8 +279,12 @@ class RequestQueue:
                 if lane is not None:
                     await self._sockets.wait_open()
                 if lane is None or self._sockets.is_idle(lane):
-                    async with self._lock:
-                        admitted = await self._admit_first(request, lane)
+                    self._in_line += 1
+                    try:
+                        async with self._lock:
+                            admitted = await self._admit_first(request, lane)
+                    finally:
+                        self._in_line -= 1
                     if admitted is not None:
                         return admitted
                 else:
@@ -264,38 +301,102 @@ class RequestQueue:
 
         Only the task that is first in the queue waits here.
         """
+        limits = self._config.rate_limits
         while True:
             socket = await self._sockets.wait_open()
             if lane is not None and not self._sockets.is_idle(lane):
                 return None
-            admitted = self._admit_to(socket, request, lane)
+            reservation = None
+            if limits is not None:
+                reservation = await self._reserve(limits, self._estimate(limits, request))
+                if not self._may_admit(socket, lane):  # lost during the wait
+                    limits.cancel(reservation)
+                    continue
+            admitted = self._admit_to(socket, request, lane, reservation)
             if admitted is not None:
                 return admitted
             await self._sockets.wait_change()
 
+    def _may_admit(self, socket: Socket | None, lane: str | None) -> bool:
+        """Whether a socket may still be used, and the reserved lane, if there is one, is idle."""
+        sockets = self._sockets
+        if socket is not sockets.current or (socket is None and not sockets.over_http):
+            return False
+        usable = socket is None or socket.takes_requests
+        return usable and (lane is None or sockets.is_idle(lane))
+
     def _admit_to(
-        self, socket: Socket | None, request: RequestBuilder, lane: str | None
+        self,
+        socket: Socket | None,
+        request: RequestBuilder,
+        lane: str | None,
+        reservation: Reservation | None = None,
     ) -> tuple[Socket, TurnAttempt] | None:
         """Add a turn to a socket; return `None` if the socket can take no other turn now.
 
         :param socket: the socket that takes requests; `None` over HTTP.
         :param lane: the idle lane (``stream_id``) that is reserved for the turn, if one is.
+        :param reservation: what the turn takes from the rate limits; given back with `None`.
         """
         names = [lane]
         if socket is None or request.is_background:  # over HTTP, whatever other requests use
             socket, names = self._open_exchange(), [None]
         elif socket.requests.count() >= MAX_ACTIVE:
-            return None
+            names = []
         elif lane is None and not socket.requests.suits(None, request.parent):
             free = self.lanes.unreserved(socket.lane_names)
             names = socket.requests.idle_lanes(free, request.parent)
         if socket is None or not names:
+            self._give_back(reservation)
             return None
         inbox: Inbox[ServerEvent] = Inbox(self._budget)
         timeouts = request.timeouts or self._config.timeouts
         turn = TurnAttempt(inbox, timeouts, names[0], request.parent)
+        turn.reservation = reservation
         socket.admit(turn)
         return socket, turn
+
+    # --- Rate limits ---------------------------------------------------------------------
+
+    def _estimate(self, limits: LimitQueue, request: RequestBuilder) -> float:
+        """Return an estimate of the tokens of a turn."""
+        return limits.estimate(
+            request.count_input_bytes(),
+            request.max_output_tokens,
+            generates=not request.is_warm_up,
+        )
+
+    async def _reserve(self, limits: LimitQueue, tokens: float) -> Reservation:
+        """Wait until the rate limits let a request through. If cancelled, nothing is taken.
+
+        :raises ResponsesError: when the connection has ended.
+        """
+        reservation = limits.reserve_nowait(tokens)
+        if reservation is not None:
+            return reservation
+        if self._sockets.closed_with is not None:
+            raise self._sockets.closed_error()
+        began = self._now()
+        self.requests_delayed += 1
+        scope = trio.CancelScope()
+        self._limit_scopes.add(scope)
+        try:
+            with scope:
+                return await limits.reserve(tokens)
+        finally:
+            self._limit_scopes.discard(scope)
+            self.seconds_delayed += self._now() - began
+        raise self._sockets.closed_error()  # the scope was cancelled
+
+    def stop_waiting(self) -> None:
+        """End the waits for the rate limits, because the connection has ended."""
+        for scope in self._limit_scopes:
+            scope.cancel()
+
+    def _give_back(self, reservation: Reservation | None) -> None:
+        """Give back what a request has taken from the rate limits, because it is not sent."""
+        if reservation is not None and self._config.rate_limits is not None:
+            self._config.rate_limits.cancel(reservation)
 
     # --- Leaving -------------------------------------------------------------------------
 
@@ -367,7 +468,7 @@ class RequestQueue:
         with trio.move_on_after(self._config.timeouts.stall):
             while True:
                 try:
-                    raw = await self._calls.call("GET", turn.response_id)
+                    raw = await self._calls.repeat("GET", turn.response_id)
                     response = wire.decode_response(raw)
                 except (ResponsesError, *wire.DECODE_ERRORS):
                     return None
@@ -397,7 +498,36 @@ class RequestQueue:
             raise ConfigurationError('the mapping needs a "type", such as "response.create"')
         payload = wire.encode(command)
         self._check_size(payload)
+        if kind == wire.ResponseCreate.type:
+            self.work.check()
         parent = _text_field(command, "previous_response_id")
+        await self._sockets.wait_open()  # no rate is used up while no socket is open
+        limits, reservation = self._config.rate_limits, None
+        if limits is not None and kind == wire.ResponseCreate.type:
+            most = _field(command, "max_output_tokens")
+            limit = most if isinstance(most, int) else None
+            generates = _field(command, "generate") is not False
+            tokens = limits.estimate(len(payload), limit, generates=generates)
+            reservation = await self._reserve(limits, tokens)
+        try:
+            socket = await self._raw_socket(kind)
+        except BaseException:
+            self._give_back(reservation)
+            raise
+        if kind == wire.ResponseCreate.type:
+            lane = _text_field(command, "stream_id")
+            await self._send_raw_create(lane, parent, socket, payload, reservation)
+        elif kind == wire.ResponseSteer.type:
+            await self._send_raw_steer(_field(command, "input"), parent, socket, payload)
+        else:
+            await self._write(socket, payload)
+        await trio.lowlevel.cancel_shielded_checkpoint()  # sends in a loop let other tasks run
+
+    async def _raw_socket(self, kind: str) -> Socket:
+        """Wait for the socket of a raw command; over HTTP, open the one of a request.
+
+        :raises UnsupportedByTransport: over HTTP, for a command that is no request.
+        """
         socket = await self._sockets.wait_open()
         while socket is None:
             if kind != wire.ResponseCreate.type:
@@ -406,18 +536,18 @@ class RequestQueue:
             if socket is None:
                 await self._sockets.wait_change()
                 socket = await self._sockets.wait_open()
-        if kind == wire.ResponseCreate.type:
-            await self._send_raw_create(_text_field(command, "stream_id"), parent, socket, payload)
-        elif kind == wire.ResponseSteer.type:
-            await self._send_raw_steer(_field(command, "input"), parent, socket, payload)
-        else:
-            await self._write(socket, payload)
-        await trio.lowlevel.cancel_shielded_checkpoint()  # sends in a loop let other tasks run
+        return socket
 
     async def _send_raw_create(
-        self, lane: str | None, parent: str | None, socket: Socket, payload: bytes
+        self,
+        lane: str | None,
+        parent: str | None,
+        socket: Socket,
+        payload: bytes,
+        reservation: Reservation | None,
     ) -> None:
         request = ActiveRequest(None if socket.is_exchange else lane, parent)
+        request.reservation = reservation
         socket.admit(request)
         try:
             await self._write(socket, payload)
@@ -439,6 +569,7 @@ class RequestQueue:
     def _withdraw(self, socket: Socket, request: ActiveRequest) -> None:
         """Remove a request from its socket, because it was not written whole."""
         socket.requests.withdraw(request)
+        self._give_back(request.reservation)
         socket.interrupt_read()  # the receive task of an exchange has nothing more to read
         self._sockets.notify()
 
@@ -472,6 +603,8 @@ class LaneSender:
         self._queue = queue
         self.name = name
         """The ``stream_id``; `None` where the endpoint has no lanes."""
+        self.work: ActiveWork = queue.work
+        """The count of the turns in progress."""
         self.lock: FastLock = FastLock()
         """Held by the turn that is the next one on this lane."""
         self.exchange: Socket | None = None

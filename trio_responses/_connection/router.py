@@ -6,6 +6,7 @@ once a batch. Events that belong to no turn go to the raw channel of the connect
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from itertools import compress, count
@@ -13,7 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from trio_responses import _wire as wire
-from trio_responses._errors import BufferOverflow, DeliveryStatus, MessageTooLarge
+from trio_responses._errors import BufferOverflow, DeliveryStatus, MessageTooLarge, api_error
 from trio_responses._protocol.frames import BinaryMessage
 from trio_responses._protocol.request_table import OWNERSHIP_EVENTS
 from trio_responses._protocol.requests import ReaderState
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from trio_responses._lifecycle import Event
     from trio_responses._protocol.frames import Message, OversizeMessage
     from trio_responses._protocol.requests import ActiveRequest
+    from trio_responses._rate_limiter import LimitQueue
     from trio_responses._settings import Limits
     from trio_responses._turn.inbox import Budget
     from trio_responses._wire import ServerEvent
@@ -55,11 +57,21 @@ class Router:
     """A router that decodes the messages of a connection's sockets and delivers the events.
 
     :param budget: the count of unread bytes of the connection.
+    :param rate_limits: notified of the end of each response.
+    :param max_pause: the longest pause after a refusal for the rate, in seconds.
     """
 
-    def __init__(self, budget: Budget, limits: Limits) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        limits: Limits,
+        rate_limits: LimitQueue | None = None,
+        max_pause: float = math.inf,
+    ) -> None:
         self._budget = budget
         self._limits = limits
+        self._rate_limits = rate_limits
+        self._max_pause = max_pause
         self.channel: Inbox[Event] = Inbox(budget)
         """The raw channel: answers to raw requests, unsolicited events, lifecycle events."""
         self._overrun = False
@@ -210,6 +222,20 @@ class Router:
             socket.handle_error(event, owner)
         elif isinstance(event, TERMINAL) and owner is not None and event.response.usage is not None:
             self.usage += event.response.usage
+        if self._rate_limits is not None:
+            self._report_end(self._rate_limits, event, owner)
+
+    def _report_end(
+        self, rate_limits: LimitQueue, event: ServerEvent, owner: ActiveRequest | None
+    ) -> None:
+        """Report the end of a response to the rate limits, or a refusal that has no owner."""
+        if not isinstance(event, (wire.ErrorEvent, *TERMINAL)):
+            return
+        if owner is not None and owner.reservation is not None:
+            started = owner.response_id is not None
+            rate_limits.handle_end(owner.reservation, event, self._max_pause, started=started)
+        elif isinstance(event, wire.ErrorEvent):
+            rate_limits.handle_error(api_error(event), self._max_pause)
 
     def _decode_nontext(
         self, socket: Socket, message: BinaryMessage | OversizeMessage

@@ -31,7 +31,7 @@ class SharedBackoff:
     def __init__(self, backoff: Backoff, instruments: Instruments) -> None:
         self._backoff = backoff
         self._instruments = instruments
-        self._retry_at = -math.inf
+        self.retry_at: float = -math.inf
         """When the next attempt begins, on Trio's clock."""
         self._given_up: tuple[float, int] = (-math.inf, 0)
         """When the attempts were used up, and their number."""
@@ -46,14 +46,14 @@ class SharedBackoff:
         given_up_at, attempts = self._given_up
         if since < given_up_at:
             raise ReconnectFailed(attempts, failure, seconds=now - since)
-        if now >= self._retry_at:
+        if now >= self.retry_at:
             attempts = self._backoff.attempts
             delay = self._backoff.next_delay(failure.retry_after)
             if delay is None:
                 self._backoff.reset()
                 self._given_up = now, attempts
                 raise ReconnectFailed(attempts, failure, seconds=now - since)
-            self._retry_at = now + delay
+            self.retry_at = now + delay
             notify = self._instruments.notify
             notify(Instrument.reconnecting, self._backoff.attempts, delay, failure)
-        await trio.sleep_until(self._retry_at)
+        await trio.sleep_until(self.retry_at)

@@ -30,9 +30,11 @@ from trio_responses._settings import (
     check_turn_timeouts,
     checked_record,
 )
+from trio_responses._tools.choosing import choose_tools, depends_on_run, tools_of_every_turn
 from trio_responses._tools.context import CallContext
 from trio_responses._tools.parsing import parse_response, with_text_format
 from trio_responses._tools.toolbox import Toolbox
+from trio_responses._turn.answer_format import ANY_TEXT, with_answer_format
 from trio_responses._turn.methods import STREAM_OPTIONS, TURN_OPTIONS, without_output
 from trio_responses._turn.request_builder import raw_input
 from trio_responses._wire.param_checks import check_params, merge_extra_body
@@ -50,11 +52,13 @@ if TYPE_CHECKING:
     from trio_responses._conversation.lease import LeaseKeeper
     from trio_responses._conversation.run import Report, RunStream
     from trio_responses._conversation.stored_history import StoredHistory
+    from trio_responses._json_types.adapter import TypeAdapterLike
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Timeouts
-    from trio_responses._tools.namespace import ToolLike
+    from trio_responses._tools.choosing import ToolsOption
     from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Approve, Handler, OnToolError
+    from trio_responses._turn.answer_format import AnswerFormat
     from trio_responses._turn.stream import ResponseStream, TurnSender
     from trio_responses._wire import Input, OutputItem, Response
 
@@ -65,9 +69,9 @@ T = TypeVar("T")
 if TYPE_CHECKING:  # type checkers know the default of a type variable before Python does
     import typing_extensions
 
-    Deps = typing_extensions.TypeVar("Deps", default=None)
+    Dependencies = typing_extensions.TypeVar("Dependencies", default=None)
 else:
-    Deps = TypeVar("Deps")
+    Dependencies = TypeVar("Dependencies")
 CREATE_OPTIONS: Final = (*TURN_OPTIONS, "request_id")
 """Names of keyword arguments of ``create`` that are no parameters of its request."""
 RUN_OPTIONS: Final = (
@@ -78,10 +82,11 @@ RUN_OPTIONS: Final = (
     "max_rounds",
     "max_concurrency",
     "tool_timeout",
+    "max_tool_retries",
     "on_tool_error",
     "max_tool_output",
     "repeat_interrupted",
-    "deps",
+    "dependencies",
 )
 """Names of keyword arguments of a run that are no parameters of its requests."""
 
@@ -136,8 +141,11 @@ class Conversation:
         instruments: Instruments | None = None,
         conversation_id: str | None = None,
     ) -> None:
-        self._tools: Sequence[ToolLike] = tuple(settings.get("tools") or ())
-        given = TurnSettings(settings)  # raises for values that cannot be sent
+        tools: ToolsOption = settings.get("tools") or ()
+        self._tools: ToolsOption = tools if callable(tools) else tuple(tools)
+        self._chooses_tools = depends_on_run(self._tools)
+        """Whether the tools are known only in a run, so that the settings have a part of them."""
+        given = TurnSettings(_settings_of_every_turn(settings))  # raises for what cannot be sent
         self._settings = TurnSettings(copy_settings(given.plain))
         self._reserve_lane = reserve_lane
         self._sender = reserve_lane()
@@ -145,6 +153,8 @@ class Conversation:
         self._lock = TurnLock(source)
         self._instruments = instruments or Instruments()
         self._id = conversation_id or ""
+        self._chosen_id = conversation_id
+        """The id that the user has chosen; `None` if they have not."""
         self._journal: Journal | None = None
         self._block: DurableBlock | None = None
 
@@ -162,7 +172,7 @@ class Conversation:
         :param position: the number of records that the store has.
         """
         stored.finish(self._settings)
-        self._id = keeper.lease.conversation_id
+        self._id = self._chosen_id = keeper.lease.conversation_id
         self._block = block
         self._journal = Journal(
             block.store,
@@ -184,6 +194,7 @@ class Conversation:
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
+        text_format: Any = None,
         snapshot: bool = True,
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -194,6 +205,7 @@ class Conversation:
         :param input: what is new: text, which is sent as a message of the user, or an item, or a
             list of items.
         :param delivery: as of ``connection.stream``.
+        :param text_format: as of ``connection.stream``.
         :param snapshot: as of ``connection.stream``.
         :param max_retries: as of ``connection.stream``.
         :param timeouts: as of ``connection.stream``.
@@ -202,16 +214,32 @@ class Conversation:
             sent with full input.
         :raises TypeError: for an unknown parameter, and a value of a wrong type.
         :raises ValueError: for a word that a parameter does not accept, and a missing key.
+        :raises ConfigurationError: for invalid options, and for a type that has no JSON schema.
         """
         self._check(params, "stream()", STREAM_OPTIONS)
+        settings, answer_format = self._with_answer_format(text_format, params)
         return self._open_turn(
             input,
-            params,
+            settings,
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,
+            answer_format=answer_format,
         )
+
+    def _with_answer_format(
+        self, text_format: Any, params: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], AnswerFormat]:
+        """Return the parameters of a turn with ``text.format`` for a type, and its format.
+
+        :param text_format: the type; `None` leaves the parameters as they are.
+        """
+        all_params = {**self._settings.plain, **params}
+        settings, answer_format = with_answer_format(text_format, all_params)
+        if text_format is not None:
+            params = {**params, "text": settings["text"]}
+        return params, answer_format
 
     def _check(self, params: Mapping[str, Any], of: str, options: Collection[str]) -> None:
         of = f"{of} of a conversation"
@@ -227,11 +255,13 @@ class Conversation:
         max_retries: int | None,
         timeouts: Timeouts | None,
         generate: bool | None = None,
+        answer_format: AnswerFormat = ANY_TEXT,
     ) -> ResponseStream:
         """Return the stream of a turn, whose ``async with`` block sends the request.
 
         :param params: parameters that `check_params` accepts.
         :param generate: `False` for a warm-up.
+        :param answer_format: what the parameters ask for, if the stream may parse the answer.
         """
         check_option_values(delivery=delivery)
         check_turn_timeouts(timeouts)
@@ -243,6 +273,7 @@ class Conversation:
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,
+            answer_format=answer_format,
         )
 
     def _make_turn(
@@ -256,6 +287,7 @@ class Conversation:
         max_retries: int | None,
         timeouts: Timeouts | None,
         generate: bool | None = None,
+        answer_format: AnswerFormat = ANY_TEXT,
         within_run: bool = False,
     ) -> TurnStream:
         """Return the stream of a turn, whose ``async with`` block sends the request.
@@ -270,6 +302,7 @@ class Conversation:
             generate=generate,
             timeouts=timeouts,
             request=active,
+            conversation_id=self._chosen_id,
         )
         return TurnStream(
             self._lock,
@@ -278,6 +311,7 @@ class Conversation:
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
+            answer_format=answer_format,
             within_run=within_run,
         )
 
@@ -316,26 +350,27 @@ class Conversation:
         check_option_values(delivery=delivery)
         check_turn_timeouts(timeouts)
         new, settings = raw_input(input), self._settings_with(params)
-        async with self._lock:
-            active = await journal.begin_request(request_id, new)
-            if active.latest is not None and not active.ended:
-                raise ConfigurationError(
-                    f"the request {request_id!r} was begun by run(), and has calls to be answered:"
-                    " repeat it with run()"
-                )
-            if active.latest is not None:
-                return active.latest
-            async with self._make_turn(
-                new,
-                settings,
-                active,
-                delivery=delivery,
-                snapshot=False,
-                max_retries=max_retries,
-                timeouts=timeouts,
-                within_run=True,
-            ) as stream:
-                return await stream.get_final_response()
+        with self._sender.work.counted():
+            async with self._lock:
+                active = await journal.begin_request(request_id, new)
+                if active.latest is not None and not active.ended:
+                    raise ConfigurationError(
+                        f"the request {request_id!r} was begun by run(), and has calls to be"
+                        " answered: repeat it with run()"
+                    )
+                if active.latest is not None:
+                    return active.latest
+                async with self._make_turn(
+                    new,
+                    settings,
+                    active,
+                    delivery=delivery,
+                    snapshot=False,
+                    max_retries=max_retries,
+                    timeouts=timeouts,
+                    within_run=True,
+                ) as stream:
+                    return await stream.get_final_response()
 
     def _journal_for(self, request_id: str) -> Journal:
         """Return the journal that knows the requests of the conversation.
@@ -390,11 +425,13 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
+        text_format: Any = None,
         snapshot: bool = True,
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -434,15 +471,21 @@ class Conversation:
         :param max_rounds: the largest number of responses of the run.
         :param max_concurrency: the largest number of tools that run at the same time.
         :param tool_timeout: how many seconds a call may take, unless its tool sets a time.
+        :param max_tool_retries: how often the model may call a tool again after calls that failed,
+            unless the tool sets a limit; `None` for no limit but ``max_rounds``. A response whose
+            calls of the tool have all failed counts once; a call that succeeds begins anew.
         :param on_tool_error: ``"return"`` sends the error of a tool to the model; ``"raise"``
-            raises it, and cancels the other tools. Invalid arguments are always sent to the model.
+            raises it, and cancels the other tools. Invalid arguments and `ModelRetry` are always
+            sent to the model.
         :param max_tool_output: the largest number of characters of the text in the output of a
             call. A longer text is shortened in its middle, with a notice for the model.
         :param repeat_interrupted: whether calls that an earlier run has started and not finished
             start again.
-        :param deps: what the tools need, such as a database: ``context.dependencies`` of the tools
-            that have a `ToolContext` parameter.
+        :param dependencies: what the tools need, such as a database: ``context.dependencies`` of
+            the tools that have a `ToolContext` parameter.
         :param delivery: as for `stream`, for each turn of the run.
+        :param text_format: the type of the answer, as for `parse`: of each response of the run.
+            ``run.partials()`` yields the values so far.
         :param max_retries: as for `stream`, for each turn of the run.
         :param timeouts: as for `stream`, for each turn of the run.
         :param params: parameters of the turns, which replace those of the conversation:
@@ -454,20 +497,23 @@ class Conversation:
             empty.
         :raises ResponsesError: inside the block, as `run` does.
         """
-        self._check(params, "run_stream()", (*RUN_OPTIONS, "snapshot"))
+        self._check(params, "run_stream()", (*RUN_OPTIONS, "snapshot", "text_format"))
+        settings, answer_format = self._with_answer_format(text_format, params)
         return self._open_run(
             input,
-            params,
+            settings,
+            answer_format=answer_format,
             request_id=request_id,
             handlers=handlers,
             approve=approve,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
+            max_tool_retries=max_tool_retries,
             on_tool_error=on_tool_error,
             max_tool_output=max_tool_output,
             repeat_interrupted=repeat_interrupted,
-            deps=deps,
+            dependencies=dependencies,
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
@@ -485,18 +531,21 @@ class Conversation:
         max_rounds: int,
         max_concurrency: float,
         tool_timeout: float | None,
+        max_tool_retries: int | None,
         on_tool_error: OnToolError,
         max_tool_output: int,
         repeat_interrupted: bool,
-        deps: object,
+        dependencies: object,
         delivery: DeliveryMode,
         snapshot: bool,
         max_retries: int | None,
         timeouts: Timeouts | None,
+        answer_format: AnswerFormat = ANY_TEXT,
     ) -> AbstractAsyncContextManager[RunStream]:
         """Return the stream of a run; entering its block sends the first request.
 
         :param params: parameters that `check_params` accepts.
+        :param answer_format: what the parameters ask for, if the stream may parse the answer.
         """
         check_option_values(delivery=delivery)
         check_turn_timeouts(timeouts)
@@ -509,24 +558,31 @@ class Conversation:
             if not value >= 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {value!r}")
         self._sender.retry_policy.with_max_retries(max_retries)  # raises for an invalid value
+        tools: ToolsOption = params.get("tools", self._tools)
+        chooses = depends_on_run(tools) if "tools" in params else self._chooses_tools
+        context = ToolContext(dependencies, conversation=self)
         toolbox = Toolbox(
-            tools=params.get("tools", self._tools),
+            tools=tools_of_every_turn(tools),
             handlers=handlers or {},
             approve=approve,
             timeout=tool_timeout,
             on_error=on_tool_error,
             max_output=max_tool_output,
+            max_retries=max_tool_retries,
         )
         config = RunConfig(
             toolbox=toolbox,
+            choose_tools=partial(choose_tools, tools, context) if chooses else None,
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
-            settings=self._settings_with(params),
+            settings=self._settings_with(_settings_of_every_turn(params), within_run=True),
             repeat_interrupted=repeat_interrupted,
             request_id=request_id,
             journal=self._journal if request_id is None else self._journal_for(request_id),
-            make_context=partial(self._make_context, deps),
+            make_context=partial(self._make_context, dependencies),
             instruments=self._instruments,
+            conversation_id=self._chosen_id,
+            answer_format=answer_format,
         )
         make_turn = partial(
             self._make_turn,
@@ -534,9 +590,11 @@ class Conversation:
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,
+            answer_format=answer_format,
             within_run=True,
         )
-        return open_run(make_turn, self._lock, self._history, config, raw_input(given))
+        new, work = raw_input(given), self._sender.work
+        return open_run(make_turn, self._lock, self._history, config, new, work=work)
 
     async def run(
         self,
@@ -548,10 +606,11 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -572,6 +631,8 @@ class Conversation:
             used with another input.
         :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
             can be continued.
+        :raises ToolRetriesExceeded: when the calls of a tool have failed more often than its limit
+            of retries allows; the conversation can be continued.
         :raises CallInterrupted: when an earlier run has interrupted a call whose output cannot say
             so, and ``repeat_interrupted`` is false.
         :raises CallNotRejectable: when ``approve`` declines a call whose output cannot say so.
@@ -591,10 +652,11 @@ class Conversation:
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
+            max_tool_retries=max_tool_retries,
             on_tool_error=on_tool_error,
             max_tool_output=max_tool_output,
             repeat_interrupted=repeat_interrupted,
-            deps=deps,
+            dependencies=dependencies,
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
@@ -605,7 +667,7 @@ class Conversation:
     @overload
     async def parse(
         self,
-        answer: type[T],
+        answer: type[T] | TypeAdapterLike[T],
         input: Input | None = None,
         *,
         request_id: str | None = None,
@@ -614,10 +676,11 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -635,10 +698,11 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -655,10 +719,11 @@ class Conversation:
         max_rounds: int = 16,
         max_concurrency: float = 16,
         tool_timeout: float | None = None,
+        max_tool_retries: int | None = None,
         on_tool_error: OnToolError = "return",
         max_tool_output: int = MAX_TOOL_OUTPUT,
         repeat_interrupted: bool = False,
-        deps: object = None,
+        dependencies: object = None,
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -669,7 +734,8 @@ class Conversation:
         If cancelled, the conversation is in the same state as after a cancelled `run`. The other
         parameters are those of `run`.
 
-        :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
+        :param answer: a Struct, a dataclass, a model of pydantic, or any other type that `JSONType`
+            accepts.
         :raises ParseError: as ``connection.parse`` does; the answer is in the history.
         :raises ResponsesError: as `run` does.
         """
@@ -684,10 +750,11 @@ class Conversation:
             max_rounds=max_rounds,
             max_concurrency=max_concurrency,
             tool_timeout=tool_timeout,
+            max_tool_retries=max_tool_retries,
             on_tool_error=on_tool_error,
             max_tool_output=max_tool_output,
             repeat_interrupted=repeat_interrupted,
-            deps=deps,
+            dependencies=dependencies,
             delivery=delivery,
             snapshot=False,
             max_retries=max_retries,
@@ -698,13 +765,26 @@ class Conversation:
             return parse_response(response, reader, is_answered=answered)
 
     def _make_context(
-        self, deps: object, call: wire.FunctionCall, report: Report
+        self, dependencies: object, call: wire.FunctionCall, report: Report
     ) -> ToolContext[object]:
         """Return the context of a call in a run."""
-        return ToolContext(deps, call=call, conversation=self, report=report)
+        return ToolContext(dependencies, call=call, conversation=self, report=report)
 
-    def _settings_with(self, params: Mapping[str, Any]) -> TurnSettings:
-        """Return the settings of the conversation with those of a turn in their place."""
+    def _settings_with(
+        self, params: Mapping[str, Any], *, within_run: bool = False
+    ) -> TurnSettings:
+        """Return the settings of the conversation with those of a turn in their place.
+
+        :raises ConfigurationError: if only a run can choose the tools of the turn, and there is
+            none.
+        """
+        if not within_run and (
+            callable(params["tools"]) if "tools" in params else self._chooses_tools
+        ):
+            raise ConfigurationError(
+                "the tools of this turn are chosen by a function (tools or is_enabled), which only"
+                " run(), run_stream() and parse() call: use one of them, or pass a list of tools"
+            )
         if not params:
             return self._settings
         return TurnSettings(merge_extra_body({**self._settings.plain, **params}))
@@ -877,8 +957,16 @@ class Conversation:
         )
 
 
+def _settings_of_every_turn(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return settings whose tools are those that the model sees whatever a run decides."""
+    tools: ToolsOption = settings.get("tools") or ()
+    if not depends_on_run(tools):
+        return settings
+    return {**settings, "tools": tools_of_every_turn(tools)}
+
+
 @final
-class ToolContext(CallContext, Generic[Deps]):
+class ToolContext(CallContext, Generic[Dependencies]):
     """What a run knows about a call, for the tool that answers the call.
 
     A function tool gets one for its parameter with this annotation; the model does not see the
@@ -889,7 +977,7 @@ class ToolContext(CallContext, Generic[Deps]):
             return await context.dependencies.find_orders(status)
 
 
-        await conversation.run("What is not paid?", tools=[find_orders], deps=database)
+        await conversation.run("What is not paid?", tools=[find_orders], dependencies=database)
 
     A test of a tool makes one itself: ``await find_orders(ToolContext(database), "open")``.
 
@@ -900,14 +988,14 @@ class ToolContext(CallContext, Generic[Deps]):
 
     def __init__(
         self,
-        dependencies: Deps,
+        dependencies: Dependencies,
         *,
         call: wire.FunctionCall | None = None,
         conversation: Conversation | None = None,
         report: Callable[[Any], Awaitable[None]] | None = None,
     ) -> None:
-        self.dependencies: Deps = dependencies
-        """The ``deps`` of the run."""
+        self.dependencies: Dependencies = dependencies
+        """The ``dependencies`` of the run."""
         self._call = call
         self._conversation = conversation
         self._report = report
@@ -923,7 +1011,7 @@ class ToolContext(CallContext, Generic[Deps]):
         :raises RuntimeError: in a context that was made without a call.
         """
         if self._call is None:
-            raise RuntimeError("this ToolContext has no call: it was not made by a run")
+            raise RuntimeError("this ToolContext has no call: it was not made for a call of a run")
         return self._call
 
     @property

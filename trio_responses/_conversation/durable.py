@@ -11,6 +11,7 @@ import trio
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.lease import acquire_lease
+from trio_responses._conversation.observed_store import ObservedStore, system_name
 from trio_responses._conversation.records import without_secrets
 from trio_responses._conversation.stored_history import StoredHistory, read_history
 from trio_responses._errors import ConfigurationError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from trio_responses._conversation.history import History
     from trio_responses._conversation.journal import Journal
     from trio_responses._conversation.lease import LeaseKeeper
+    from trio_responses._instruments.instrument import Instruments
     from trio_responses._stores.interface import ConversationStore
     from trio_responses._wire import OutputItem
 
@@ -106,25 +108,22 @@ async def open_durable(
     open_conversation: Callable[[Mapping[str, Any], History], AbstractAsyncContextManager[Owned]],
     options: DurableOptions,
     params: Mapping[str, Any],
+    instruments: Instruments,
 ) -> AsyncGenerator[Owned, None]:
     """Open a conversation from a store for the length of a block, and own it meanwhile.
 
     :param open_conversation: opens a conversation with settings and a history.
     :param params: checked settings, which take the place of saved ones.
+    :param instruments: notified about the lease and the operations of the store.
     """
-    keeper = await acquire_lease(
-        options.store,
-        options.conversation_id,
-        seconds=options.lease_seconds,
-        wait=options.wait,
-    )
-    block = DurableBlock(options)
+    block = DurableBlock(options, instruments)
+    keeper = await block.acquire_lease(options.conversation_id, wait=options.wait)
     async with (
         _ending(block.release, "the leases were not released"),
         open_collapsing_nursery() as nursery,
     ):
         block.start(nursery, keeper)
-        read, position = await read_history(options.store, options.conversation_id)
+        read, position = await read_history(block.store, options.conversation_id)
         changed = _import_checkpoint(read, options)
         settings = {**read.settings, **params}
         async with open_conversation(settings, read.history) as conversation:
@@ -219,14 +218,30 @@ class DurableBlock:
     """The leases and journals of a durable conversation and its forks, for the length of a block.
 
     :param options: the options of the conversation, which hold for its forks as well.
+    :param instruments: notified about the leases and the operations of the store.
     """
 
-    def __init__(self, options: DurableOptions) -> None:
+    def __init__(self, options: DurableOptions, instruments: Instruments) -> None:
+        self._instruments = instruments
+        self._system = system_name(options.store)
         self.store: ConversationStore = options.store
+        if instruments.observes_stores:
+            self.store = ObservedStore(options.store, instruments)
         self._seconds = options.lease_seconds
         self._nursery: trio.Nursery | None = None
         self._journals: dict[LeaseKeeper, Journal | None] = {}
         """The keeper of each lease, and its journal, once the conversation has one."""
+
+    async def acquire_lease(self, conversation_id: str, *, wait: float) -> LeaseKeeper:
+        """Return the keeper of a new lease. If cancelled, nothing is kept.
+
+        :param wait: how many seconds to wait for another owner.
+        :raises ConversationBusy: if another owner still has the lease then.
+        """
+        observer = self._instruments.observe_lease(self._system, conversation_id)
+        return await acquire_lease(
+            self.store, conversation_id, seconds=self._seconds, wait=wait, observer=observer
+        )
 
     def start(self, nursery: trio.Nursery, keeper: LeaseKeeper) -> None:
         """Renew a lease until the block ends. The nursery is cancelled when it is lost."""
@@ -247,7 +262,7 @@ class DurableBlock:
         """
         check_id("conversation_id", conversation_id)
         assert self._nursery is not None  # noqa: S101 - `start` was called
-        keeper = await acquire_lease(self.store, conversation_id, seconds=self._seconds, wait=0)
+        keeper = await self.acquire_lease(conversation_id, wait=0)
         self.start(self._nursery, keeper)
         try:
             if await self.store.get(conversation_id) is not None:

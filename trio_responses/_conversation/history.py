@@ -298,6 +298,10 @@ class History:
         other.unsent = self.unsent
         return other
 
+    def count_bytes(self) -> int:
+        """Return the size of all items."""
+        return sum(len(items.json) for entry in self._log for items in entry.items)
+
     # --- Turns ---------------------------------------------------------------------------
 
     @property

@@ -16,6 +16,7 @@ from trio_responses._concurrency import FastLock
 from trio_responses._stores.errors import ConversationBusy, LeaseLost, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
+    from trio_responses._instruments.instrument import LeaseObserver
     from trio_responses._stores.interface import ConversationStore, Lease
 
 __all__ = ["LeaseKeeper", "acquire_lease"]
@@ -35,10 +36,18 @@ class LeaseKeeper:
 
     :param lease: a lease that was just acquired.
     :param seconds: its length.
+    :param observer: notifies the instruments about the lease.
     """
 
-    def __init__(self, store: ConversationStore, lease: Lease, seconds: float) -> None:
+    def __init__(
+        self,
+        store: ConversationStore,
+        lease: Lease,
+        seconds: float,
+        observer: LeaseObserver | None = None,
+    ) -> None:
         self._store = store
+        self._observer = observer
         self._seconds = seconds
         self._ends_at = trio.current_time() + seconds
         """When the lease may have ended, on Trio's clock."""
@@ -95,6 +104,8 @@ class LeaseKeeper:
     def lose(self, error: Exception) -> None:
         """Cancel the block of the conversation, because the lease was lost."""
         self.error = self.error or error
+        if self._observer is not None:
+            self._observer.ended(error)
         self._block.cancel()
 
     def check(self) -> None:
@@ -140,23 +151,51 @@ class LeaseKeeper:
                 await self._store.release(self.lease)
             if self._next_owner is not None:
                 await _give_back(self._store, self.lease.conversation_id, self._next_owner)
+        if self._observer is not None:
+            self._observer.ended(None)
 
 
 async def acquire_lease(
-    store: ConversationStore, conversation_id: str, *, seconds: float, wait: float
+    store: ConversationStore,
+    conversation_id: str,
+    *,
+    seconds: float,
+    wait: float,
+    observer: LeaseObserver | None = None,
 ) -> LeaseKeeper:
     """Return the keeper of a new lease. If cancelled, nothing is kept.
 
     :param wait: how many seconds to wait for another owner.
+    :param observer: notifies the instruments about the lease.
     :raises ConversationBusy: if another owner still has the lease then.
     """
+    try:
+        lease = await _acquire(store, conversation_id, seconds, wait, observer)
+    except BaseException as error:
+        if observer is not None:
+            observer.failed(error)
+        raise
+    if observer is not None:
+        observer.acquired()
+    return LeaseKeeper(store, lease, seconds, observer)
+
+
+async def _acquire(
+    store: ConversationStore,
+    conversation_id: str,
+    seconds: float,
+    wait: float,
+    observer: LeaseObserver | None,
+) -> Lease:
     owner = secrets.token_hex(16)
     give_up_at = trio.current_time() + wait
     pause = FIRST_PAUSE
     while True:
         try:
-            lease = await store.acquire(conversation_id, owner, seconds=seconds)
+            return await store.acquire(conversation_id, owner, seconds=seconds)
         except ConversationBusy as busy:
+            if observer is not None:
+                observer.refused(busy.seconds_left)
             now = trio.current_time()
             if now >= give_up_at:
                 raise
@@ -165,8 +204,6 @@ async def acquire_lease(
         except trio.Cancelled:
             await _give_back(store, conversation_id, owner)
             raise
-        else:
-            return LeaseKeeper(store, lease, seconds)
 
 
 async def _give_back(store: ConversationStore, conversation_id: str, owner: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, cast, final, overload
 
 import trio
 
@@ -22,14 +22,17 @@ from trio_responses._errors import (
     CallInterrupted,
     ConfigurationError,
     MaxRoundsExceeded,
+    ToolRetriesExceeded,
     UndecodableCall,
 )
 from trio_responses._instruments.instrument import Instruments
 from trio_responses._lifecycle import StreamEvent
-from trio_responses._protocol.calls import find_unanswerable_call, make_error_output
+from trio_responses._protocol.calls import find_unanswerable_call, make_error_output, name_of_call
 from trio_responses._protocol.raw_items import RawItems
+from trio_responses._tools.parsing import parse_response
 from trio_responses._tools.toolbox import INTERRUPTED, ToolFinished, ToolProgress, ToolStarted
-from trio_responses._turn.stream import CallIterator, raise_if_failed
+from trio_responses._turn.answer_format import ANY_TEXT
+from trio_responses._turn.stream import CallIterator, accumulator_of, raise_if_failed
 from trio_responses._wire import sum_usages
 
 if TYPE_CHECKING:
@@ -49,13 +52,20 @@ if TYPE_CHECKING:
     from trio_responses._conversation.history import ActiveRequest, History
     from trio_responses._conversation.journal import Journal
     from trio_responses._conversation.turn import TurnLock
+    from trio_responses._instruments.records import RunRecord
     from trio_responses._protocol.calls import CallKey
     from trio_responses._tools.context import CallContext
+    from trio_responses._tools.namespace import ToolLike
+    from trio_responses._tools.parsing import ParsedResponse
     from trio_responses._tools.toolbox import Toolbox
+    from trio_responses._turn.answer_format import AnswerFormat, AnswerType
     from trio_responses._turn.stream import ResponseStream
+    from trio_responses._turn.work import ActiveWork
     from trio_responses._wire import Response, Usage
 
 __all__ = ["RunConfig", "RunEvent", "RunStream", "open_run"]
+
+T = TypeVar("T")
 
 MakeTurn: TypeAlias = "Callable[[RawItems, TurnSettings, ActiveRequest | None], ResponseStream]"
 """Returns the stream of a turn, for its new items, its settings, and the request that it is for."""
@@ -81,6 +91,9 @@ Report: TypeAlias = "Callable[[Any], Awaitable[None]]"
 MakeToolContext: TypeAlias = "Callable[[wire.FunctionCall, Report], CallContext]"
 """Returns the context of a call, for the function that reports its progress."""
 
+ChooseNow: TypeAlias = "Callable[[], Awaitable[Sequence[ToolLike]]]"
+"""Returns the tools that the model sees in the next turn."""
+
 FORCING_CHOICES: Final = frozenset({"required", "any"})
 """Values of ``tool_choice`` that force a call."""
 
@@ -91,6 +104,8 @@ class RunConfig:
 
     toolbox: Toolbox
     """The tools and handlers that answer calls."""
+    choose_tools: ChooseNow | None = None
+    """Returns the tools of the next turn; `None` if each turn has the same."""
     max_rounds: int
     """The largest number of responses."""
     max_concurrency: float
@@ -106,7 +121,11 @@ class RunConfig:
     journal: Journal | None = None
     """The journal of a durable conversation."""
     instruments: Instruments = field(default_factory=Instruments, repr=False)
-    """Notified about each call that runs."""
+    """Notified about the run, and about each call that runs."""
+    conversation_id: str | None = None
+    """The id of the conversation, if the user has chosen one."""
+    answer_format: AnswerFormat = ANY_TEXT
+    """The format of the text that the settings ask for."""
 
 
 @final
@@ -126,6 +145,7 @@ class RunStream:
         *,
         config: RunConfig,
         new: RawItems,
+        record: RunRecord | None = None,
     ) -> None:
         self._make_turn = make_turn
         self._lock = lock
@@ -133,8 +153,13 @@ class RunStream:
         self._calls = history.track_calls()
         self._nursery = nursery
         self._config = config
+        self._toolbox = config.toolbox
+        """What answers the calls of the latest turn."""
         self._new = new
+        self._record = record
+        """The record for the instruments; `None` if no instrument observes the run."""
         self._limiter = trio.CapacityLimiter(config.max_concurrency)
+        self._failures = _FailureCounter()
         self._events = self._run()
         self._reading = False
         self._in_batches = False
@@ -160,6 +185,8 @@ class RunStream:
 
         :raises MaxRoundsExceeded: when the last allowed response still has calls; the conversation
             can be continued.
+        :raises ToolRetriesExceeded: when the calls of a tool have failed more often than its limit
+            of retries allows; the conversation can be continued.
         :raises ResponseFailedError: when a response failed.
         :raises UndecodableCall: when a response has a call that no output can answer.
         :raises CallInterrupted: when an earlier run has interrupted a call whose output cannot say
@@ -190,6 +217,12 @@ class RunStream:
             with self._scope:
                 return await self._events.__anext__()
             raise RuntimeError("the run has ended: read its events inside its async with block")
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            if self._record is not None and self._record.error is None:
+                self._record.error = error
+            raise
         finally:
             self._reading = False
             self._scope = trio.CancelScope()
@@ -203,6 +236,54 @@ class RunStream:
         async for _ in self.batches():
             pass
         return self.response
+
+    @overload
+    def partials(self, answer: type[T]) -> AsyncIterator[T]: ...
+    @overload
+    def partials(self, answer: Any = None) -> AsyncIterator[Any]: ...
+    def partials(self, answer: Any = None) -> AsyncIterator[Any]:
+        """Iterate over the values of a typed answer, as `ResponseStream.partials` does.
+
+        The answer is the text of the last response. Which response is the last one is known at
+        its end, so the values of each response are yielded, and start again with the next one.
+        A response that only calls tools has none. A cancellation ends the run.
+
+        :param answer: the type; may be left out if it was given as ``text_format``.
+        :raises ConfigurationError: if the run does not ask for JSON, or for another type.
+        :raises ParseError: after the last partial value, as ``conversation.parse`` does.
+        :raises Exception: as the iteration over events does.
+        """
+        from trio_responses._turn.partials import PartialValues  # noqa: PLC0415 - on first use
+
+        answer_type = self._config.answer_format.type_of(answer)
+        return PartialValues(
+            answer_type,
+            read_batch=partial(self._read, in_batches=True),
+            accumulator=lambda: accumulator_of(self.stream) if self.stream is not None else None,
+            parse=lambda: self._parse(answer_type).parsed,
+        )
+
+    @overload
+    async def get_parsed_response(self, answer: type[T]) -> ParsedResponse[T]: ...
+    @overload
+    async def get_parsed_response(self, answer: Any = None) -> ParsedResponse[Any]: ...
+    async def get_parsed_response(self, answer: Any = None) -> ParsedResponse[Any]:
+        """Read to the end, and return the last `Response` with its answer as a value of a type.
+
+        A cancellation ends the run.
+
+        :param answer: as of `partials`.
+        :raises ConfigurationError: as `partials` does.
+        :raises ParseError: as ``conversation.parse`` does.
+        :raises Exception: as the iteration over events does.
+        """
+        answer_type = self._config.answer_format.type_of(answer)
+        await self.get_final_response()
+        return self._parse(answer_type)
+
+    def _parse(self, answer: AnswerType) -> ParsedResponse[Any]:
+        answered = self._calls.has_unsent_output
+        return parse_response(self.response, answer.json_type, is_answered=answered)
 
     @property
     def response(self) -> Response:
@@ -242,6 +323,10 @@ class RunStream:
                 self._scope.cancel()
                 await self._idle.wait()
         await self._events.aclose()
+        if self._record is not None:
+            self._record.turns = len(self._streams)
+            self._record.usages = tuple(one.usage for one in self._streams if one.usage is not None)
+            self._record.completed = self._response is not None
 
     async def _run(self) -> AsyncGenerator[Sequence[RunEvent], None]:
         """Alternate turns and tool calls, until a response has no call that a tool answers."""
@@ -254,11 +339,10 @@ class RunStream:
         new = self._new
         if not new and calls.has_pending_calls:  # the turn with the forced call was an earlier one
             settings = _without_forced_call(settings)
-        if config.repeat_interrupted:
-            calls.forget_interruptions()
+        await self._take_over_calls(settings)
         while True:
             pending = self._pending_calls(new)
-            handled = {key: call for key, call in pending.items() if config.toolbox.handles(call)}
+            handled = {key: call for key, call in pending.items() if self._toolbox.handles(call)}
             if len(self.responses) >= config.max_rounds and len(handled) == len(pending):
                 raise MaxRoundsExceeded(config.max_rounds, self.responses[-1])
             scope = trio.CancelScope()
@@ -267,13 +351,15 @@ class RunStream:
                     yield (_event_of(notification),)
             finally:
                 scope.cancel()
-            outputs = [config.toolbox.shorten(one) for one in calls.outputs_for(pending)]
+            self._failures.end_round()
+            outputs = [self._toolbox.shorten(one) for one in calls.outputs_for(pending)]
             # Calls without output are left to the caller, or the history was replaced meanwhile.
             if self.responses and len(outputs) < len(pending):
                 await self._end_request(request, handled)
                 break
             input_items, new = RawItems.join(outputs) + new, RawItems()
             self._check_has_input(input_items, settings)
+            settings = await self._choose_tools(settings)
             async with self._make_turn(input_items, settings, request) as stream:
                 self.stream = stream
                 self._streams.append(stream)
@@ -286,6 +372,25 @@ class RunStream:
             if stream.response.status != "completed" or not calls.has_pending_calls:
                 break
         self._response = self.responses[-1]
+
+    async def _take_over_calls(self, settings: TurnSettings) -> None:
+        """Prepare to answer the calls that an earlier run has left."""
+        if self._config.repeat_interrupted:
+            self._calls.forget_interruptions()
+        if self._calls.has_pending_calls:
+            await self._choose_tools(settings)
+
+    async def _choose_tools(self, settings: TurnSettings) -> TurnSettings:
+        """Return the settings of the next turn, whose tools may differ from those of the last one.
+
+        :raises Exception: any exception of the function that chooses the tools.
+        """
+        if self._config.choose_tools is None:
+            return settings
+        with self._lock.excluding_current_task():
+            tools = await self._config.choose_tools()
+        self._toolbox = self._toolbox.with_tools(tools)
+        return settings.with_tools(tools)
 
     async def _read_turn(self, stream: ResponseStream) -> Sequence[RunEvent]:
         """Return the next event of a turn, or all that are there; none at its end."""
@@ -332,7 +437,7 @@ class RunStream:
         """Whether no call of a response is going to run, so that the run ends with it."""
         pending = self._calls.pending_calls().values()
         return response.status != "completed" or not any(
-            self._config.toolbox.handles(call) for call in pending
+            self._toolbox.handles(call) for call in pending
         )
 
     def _pending_calls(self, new: RawItems) -> dict[CallKey, wire.OutputItem]:
@@ -408,7 +513,7 @@ class RunStream:
 
         Before the call starts, its start is stored, and the text for an interrupted call as output.
         """
-        toolbox, store_output = self._config.toolbox, self._calls.store_output
+        toolbox, store_output = self._toolbox, self._calls.store_output
         ambiguous = self._calls.is_ambiguous(key)
         output = await toolbox.output_without_running(call, ambiguous=ambiguous)
         if output is not None:
@@ -422,11 +527,14 @@ class RunStream:
             started_at = trio.current_time()
             self._calls.start_call(key, make_error_output(call, INTERRUPTED))
             await self._history.save()
+            if self._record is not None:
+                self._record.tool_calls += 1
             with self._config.instruments.observe_call(call) as record:
                 output, failure = await self._output_of(call, notifications)
                 if record is not None:
-                    record.error = failure
+                    record.error, record.output = failure, output
             store_output(key, output)
+            self._failures.add(name_of_call(call), failure, toolbox.retries_of(call))
             await self._history.save()
             seconds = trio.current_time() - started_at
         finished = ToolFinished(call=call, raw_item=output, error=failure, seconds=seconds)
@@ -453,12 +561,39 @@ class RunStream:
             return self._config.make_context(one, report)
 
         try:
-            return await self._config.toolbox.run(call, make_context), None
+            return await self._toolbox.run(call, make_context), None
         except Exception as error:
-            output = self._config.toolbox.error_output(call, error)
+            output = self._toolbox.error_output(call, error)
             if output is None:
                 raise
             return output, error
+
+
+class _FailureCounter:
+    """Counts for each tool in how many responses in a row its calls have failed."""
+
+    def __init__(self) -> None:
+        self._in_a_row: dict[str, int] = {}
+        self._of_round: dict[str, tuple[Exception | None, int | None]] = {}
+        """The result of each tool in the active round, and its limit of retries."""
+
+    def add(self, tool: str, failure: Exception | None, limit: int | None) -> None:
+        """Count a call that has run. One call of a tool that succeeds outweighs those that fail."""
+        if failure is None:
+            self._of_round[tool] = None, limit
+        else:
+            self._of_round.setdefault(tool, (failure, limit))
+
+    def end_round(self) -> None:
+        """Called when all calls of a response have an output.
+
+        :raises ToolRetriesExceeded: for the first tool that has failed too often.
+        """
+        ended, self._of_round = self._of_round, {}
+        for tool, (failure, limit) in ended.items():
+            self._in_a_row[tool] = self._in_a_row.get(tool, 0) + 1 if failure is not None else 0
+            if limit is not None and self._in_a_row[tool] > limit:
+                raise ToolRetriesExceeded(tool, limit) from failure
 
 
 def _event_of(notification: ToolNotification) -> RunEvent:
@@ -505,18 +640,29 @@ def _unforced_choice(choice: Any) -> Any:
 
 @asynccontextmanager
 async def open_run(
-    make_turn: MakeTurn, lock: TurnLock, history: History, config: RunConfig, new: RawItems
+    make_turn: MakeTurn,
+    lock: TurnLock,
+    history: History,
+    config: RunConfig,
+    new: RawItems,
+    *,
+    work: ActiveWork,
 ) -> AsyncGenerator[RunStream, None]:
     """Open a run for the length of a block, and hold the lock of the conversation meanwhile.
 
     :param make_turn: returns the stream of a turn for its new items and its settings. The turn
         does not acquire the lock.
     :param new: the input of the run.
+    :param work: counts the run until the end of the block.
     """
-    async with lock, open_collapsing_nursery() as nursery:
-        run = RunStream(make_turn, lock, history, nursery, config=config, new=new)
-        try:
-            yield run
-        finally:
-            await run.aclose()
-            nursery.cancel_scope.cancel()
+    observing = config.instruments.observe_run(config.settings.model, config.conversation_id)
+    with work.counted(), observing as record:
+        async with lock, open_collapsing_nursery() as nursery:
+            run = RunStream(
+                make_turn, lock, history, nursery, config=config, new=new, record=record
+            )
+            try:
+                yield run
+            finally:
+                await run.aclose()
+                nursery.cancel_scope.cancel()

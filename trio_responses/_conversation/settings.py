@@ -13,7 +13,7 @@ import msgspec
 from trio_responses import _wire as wire
 from trio_responses._protocol.continuation import canonical_settings, with_encrypted_reasoning
 from trio_responses._protocol.replay import Origin
-from trio_responses._tools.namespace import tool_definitions
+from trio_responses._tools.namespace import definitions_of, tool_definitions
 from trio_responses._turn.request_builder import command_of
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from trio_responses._protocol.continuation import ServerTraits
     from trio_responses._protocol.raw_items import RawItems
+    from trio_responses._tools.namespace import ToolLike
 
 __all__ = ["TurnSettings", "copy_settings"]
 
@@ -49,6 +50,10 @@ class TurnSettings:
         self._head = _encode(plain)
         self.canonical: bytes = canonical_settings(self._head)
         """All settings in a form in which equal settings are equal bytes."""
+
+    def with_tools(self, tools: Sequence[ToolLike]) -> TurnSettings:
+        """Return the settings of a turn with the tools that a run has chosen for it."""
+        return TurnSettings({**self.plain, "tools": definitions_of(tools)})
 
     def encode_request(
         self,

@@ -16,6 +16,7 @@ from trio_responses._conversation.history import CommittedTurn
 from trio_responses._errors import APIError, DeliveryStatus, PreviousResponseNotFound
 from trio_responses._protocol.continuation import ContinuationPoint
 from trio_responses._protocol.raw_items import RawItems
+from trio_responses._turn.answer_format import ANY_TEXT
 from trio_responses._turn.stream import ResponseStream
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._protocol.requests import SteerInput
     from trio_responses._settings import Timeouts
+    from trio_responses._turn.answer_format import AnswerFormat
     from trio_responses._turn.request_builder import Latest
     from trio_responses._turn.stream import TurnSender
     from trio_responses._wire import Response, Usage
@@ -49,6 +51,7 @@ class ConversationRequest:
     :param generate: `False` for a warm-up; `None` for other turns.
     :param timeouts: the deadlines of each attempt; `None` for those of the connection.
     :param request: the request (``request_id``) that the turn belongs to.
+    :param conversation_id: the id of the conversation, if the user has chosen one.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class ConversationRequest:
         generate: bool | None = None,
         timeouts: Timeouts | None = None,
         request: ActiveRequest | None = None,
+        conversation_id: str | None = None,
     ) -> None:
         self._history = history
         self._request = request
@@ -77,9 +81,17 @@ class ConversationRequest:
         self.parent: str | None = None
         """The ``previous_response_id`` of the latest attempt."""
         self.model: str | None = settings.model
+        self.conversation_id: str | None = conversation_id
         self.observer: TurnObserver | None = None
         """Notifies the instruments about the turn."""
         self.timeouts: Timeouts | None = timeouts
+        limit = settings.plain.get("max_output_tokens")
+        self.max_output_tokens: int | None = limit if isinstance(limit, int) else None
+
+    def count_input_bytes(self) -> int:
+        """Return the size of the settings, the whole history and the new items."""
+        sizes = [len(self._settings.canonical), self._history.count_bytes(), len(self._new.json)]
+        return sum(sizes)
 
     def write(self, placement: Placement, latest: Latest) -> bytes:
         """Return the encoded request for one lane (``stream_id``) of one socket."""
@@ -302,6 +314,7 @@ class TurnStream(ResponseStream):
         delivery: DeliveryMode,
         snapshot: bool,
         max_retries: int | None = None,
+        answer_format: AnswerFormat = ANY_TEXT,
         within_run: bool = False,
     ) -> None:
         super().__init__(
@@ -310,6 +323,7 @@ class TurnStream(ResponseStream):
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
+            answer_format=answer_format,
         )
         self._lock = lock
         self._within_run = within_run
@@ -318,14 +332,22 @@ class TurnStream(ResponseStream):
 
     async def __aenter__(self) -> Self:
         """Wait for the lock, then send the request."""
-        if not self._within_run:
-            await self._lock.acquire()
+        if self._turn is not None:
+            raise RuntimeError("a stream can be entered only once")
+        self._begin_work()  # a turn that waits for the lock is finished, too, when draining begins
+        try:
+            if not self._within_run:
+                await self._lock.acquire()
+        except BaseException:
+            self._end_work()
+            raise
         try:
             await self._lock.wait_for_forks()
             await self._request.save()  # what the store could not take before
             self._started = self._lock.register_first_turn()
             await super().__aenter__()
         except BaseException:
+            self._end_work()
             self._release()
             raise
         if self._turn is not None and self._started is not None:

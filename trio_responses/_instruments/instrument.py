@@ -18,11 +18,20 @@ from weakref import WeakKeyDictionary
 import trio
 
 from trio_responses._errors import ConfigurationError, ResponsesError
-from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
+from trio_responses._instruments.records import (
+    ConnectionRecord,
+    LeaseRecord,
+    RunRecord,
+    SocketRecord,
+    StoreRecord,
+    ToolRecord,
+    TurnRecord,
+)
 from trio_responses._protocol.calls import name_of_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
+    from typing import Literal
 
     from trio_responses._protocol.frames import Message
     from trio_responses._wire import OutputItem, Response, Usage
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Instrument",
     "Instruments",
+    "LeaseObserver",
     "ServerAddress",
     "SocketObserver",
     "TurnObserver",
@@ -51,7 +61,10 @@ class Instrument:
     record, which is filled in over time. An instrument that raises is logged and removed.
     """
 
-    # --- Sockets -------------------------------------------------------------------------
+    # --- Connections and sockets -----------------------------------------------------------
+
+    def connection_started(self, connection: ConnectionRecord) -> None:
+        """Called when a connection starts to open its first socket."""
 
     def socket_opening(self, socket: SocketRecord) -> None:
         """Called when a socket starts to open: for the first time, a new attempt or a rotation."""
@@ -130,13 +143,45 @@ class Instrument:
     def turn_ended(self, turn: TurnRecord) -> None:
         """Called when a turn has ended: with a Response, with an error, or left early."""
 
-    # --- Tools ---------------------------------------------------------------------------
+    # --- Runs and tools ------------------------------------------------------------------
+
+    def run_started(self, run: RunRecord) -> None:
+        """Called when a run starts to wait for its conversation, in the task that opens the run."""
+
+    def run_ended(self, run: RunRecord) -> None:
+        """Called when the block of a run has ended, in the task that has opened the run."""
 
     def tool_started(self, tool: ToolRecord) -> None:
         """Called when a tool of a run starts, in the tool's own task."""
 
     def tool_finished(self, tool: ToolRecord) -> None:
         """Called when a tool has returned, raised or was cancelled, in the tool's own task."""
+
+    # --- Stores and leases -----------------------------------------------------------------
+
+    def lease_requested(self, lease: LeaseRecord) -> None:
+        """Called when a durable conversation asks for its lease, in the task that opens it."""
+
+    def lease_acquired(self, lease: LeaseRecord) -> None:
+        """Called when the lease was acquired, in the same task."""
+
+    def lease_failed(self, lease: LeaseRecord) -> None:
+        """Called when the lease could not be acquired, in the same task.
+
+        ``lease.error`` is the reason; `None` when the attempt was cancelled.
+        """
+
+    def lease_ended(self, lease: LeaseRecord) -> None:
+        """Called when an acquired lease has ended, in any task.
+
+        ``lease.error`` is the reason of a loss; `None` when the lease was released.
+        """
+
+    def store_started(self, operation: StoreRecord) -> None:
+        """Called before an operation of the store of a durable conversation."""
+
+    def store_finished(self, operation: StoreRecord) -> None:
+        """Called after the operation, in the same task: it succeeded, failed or was cancelled."""
 
     # --- Frames, with all content ------------------------------------------------------------
 
@@ -177,7 +222,7 @@ class Instruments:
 
     __slots__ = (
         "_by_hook",
-        "_observes_tools",
+        "_subjects",
         "_turn_instruments",
         "address",
         "observes_frames",
@@ -197,10 +242,15 @@ class Instruments:
                 self._by_hook.setdefault(hook, []).append(one)
             if any(hook.startswith("turn_") for hook in own):
                 self._turn_instruments.append(one)
-        subjects = {hook.partition("_")[0] for hook in self._by_hook}
-        self._observes_tools = "tool" in subjects
-        self.observes_frames: bool = not subjects.isdisjoint({"frame", "frames"})
+        self._subjects = {hook.partition("_")[0] for hook in self._by_hook}
+        """What the instruments have hooks for: the first word of the names of the hooks."""
+        self.observes_frames: bool = not self._subjects.isdisjoint({"frame", "frames"})
         """Whether an instrument has a hook for frames."""
+
+    @property
+    def observes_stores(self) -> bool:
+        """Whether an instrument has a hook for stores."""
+        return "store" in self._subjects
 
     def notify(
         self, hook: Callable[Concatenate[Instrument, P], None], *facts: P.args, **named: P.kwargs
@@ -232,6 +282,20 @@ class Instruments:
 
     # --- Observers -------------------------------------------------------------------
 
+    def connection_started(self, count_unread: Callable[[], int]) -> ConnectionRecord | None:
+        """Notify the instruments that a connection starts, and return its record.
+
+        :param count_unread: returns the bytes of events that wait to be read.
+        :return: `None` when no instrument has the hook.
+        """
+        if Instrument.connection_started.__name__ not in self._by_hook:
+            return None
+        connection = ConnectionRecord(
+            host=self.address.host, port=self.address.port, count_unread=count_unread
+        )
+        self.notify(Instrument.connection_started, connection)
+        return connection
+
     def observe_socket(self, attempt: int, *, rotation: bool) -> SocketObserver:
         """Notify the instruments that a socket starts to open, and return its observer."""
         socket = SocketRecord(
@@ -245,7 +309,9 @@ class Instruments:
         record = SocketRecord(host=self.address.host, port=self.address.port, transport="http")
         return SocketObserver(self, record)
 
-    def observe_turn(self, model: str | None) -> TurnObserver | None:
+    def observe_turn(
+        self, model: str | None, conversation_id: str | None = None
+    ) -> TurnObserver | None:
         """Notify the instruments of a new turn, and return its observer.
 
         :return: `None` when no instrument has a hook for turns that would do anything. Most turns
@@ -253,7 +319,7 @@ class Instruments:
         """
         for one in self._turn_instruments:
             if not one._ignores_turns():  # noqa: SLF001 - of this module, and no hook
-                turn = TurnRecord(host=self.address.host, port=self.address.port, model=model)
+                turn = self._make_turn(model, conversation_id)
                 self.notify(Instrument.turn_started, turn)
                 return TurnObserver(self, turn)
         return None
@@ -266,9 +332,41 @@ class Instruments:
         """
         if not self._turn_instruments:
             return None
-        turn = TurnRecord(host=self.address.host, port=self.address.port, model=model)
+        turn = self._make_turn(model, None)
         turn.attempts = attempts
         return TurnObserver(self, turn)
+
+    def _make_turn(self, model: str | None, conversation_id: str | None) -> TurnRecord:
+        return TurnRecord(
+            host=self.address.host,
+            port=self.address.port,
+            model=model,
+            conversation_id=conversation_id,
+        )
+
+    @contextmanager
+    def observe_run(
+        self, model: str | None, conversation_id: str | None
+    ) -> Generator[RunRecord | None, None, None]:
+        """Notify the instruments before and after the block, which contains a run.
+
+        Yields the record of the run; `None` when no instrument has a hook for runs.
+        """
+        if "run" not in self._subjects:
+            yield None
+            return
+        run = RunRecord(
+            host=self.address.host,
+            port=self.address.port,
+            model=model,
+            conversation_id=conversation_id,
+        )
+        self.notify(Instrument.run_started, run)
+        try:
+            yield run
+        finally:
+            run.ended_at = trio.current_time()
+            self.notify(Instrument.run_ended, run)
 
     @contextmanager
     def observe_call(self, call: OutputItem) -> Generator[ToolRecord | None, None, None]:
@@ -276,7 +374,7 @@ class Instruments:
 
         Yields the record of the call; `None` when no instrument has a hook for tools.
         """
-        if not self._observes_tools:
+        if "tool" not in self._subjects:
             yield None
             return
         call_id = getattr(call, "call_id", None)
@@ -284,6 +382,7 @@ class Instruments:
             name=name_of_call(call),
             kind=call.wire_type,
             call_id=call_id if isinstance(call_id, str) else None,
+            call=call,
         )
         self.notify(Instrument.tool_started, tool)
         try:
@@ -297,6 +396,37 @@ class Instruments:
         finally:
             tool.ended_at = trio.current_time()
             self.notify(Instrument.tool_finished, tool)
+
+    def observe_lease(self, system: str, conversation_id: str) -> LeaseObserver | None:
+        """Notify the instruments that a lease is asked for, and return its observer.
+
+        :param system: the kind of the store.
+        :return: `None` when no instrument has a hook for leases.
+        """
+        if "lease" not in self._subjects:
+            return None
+        lease = LeaseRecord(system=system, conversation_id=conversation_id)
+        self.notify(Instrument.lease_requested, lease)
+        return LeaseObserver(self, lease)
+
+    @contextmanager
+    def observe_operation(
+        self, system: str, operation: str, conversation_id: str | None
+    ) -> Generator[None, None, None]:
+        """Notify the instruments before and after the block, which is one operation of a store."""
+        record = StoreRecord(system=system, operation=operation, conversation_id=conversation_id)
+        self.notify(Instrument.store_started, record)
+        try:
+            yield
+        except Exception as error:
+            record.error = error
+            raise
+        except BaseException:
+            record.cancelled = True
+            raise
+        finally:
+            record.ended_at = trio.current_time()
+            self.notify(Instrument.store_finished, record)
 
 
 def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
@@ -386,17 +516,23 @@ class TurnObserver:
         self.turn: TurnRecord = turn
 
     def sending(
-        self, address: ServerAddress, lane: str | None, parent: str | None, size: int
+        self,
+        address: ServerAddress,
+        request: bytes,
+        *,
+        transport: Literal["websocket", "http"],
+        lane: str | None,
+        parent: str | None,
     ) -> None:
         """Start the record of an attempt, whose request is about to be written.
 
         :param address: the server, which may be another one than that of the attempt before.
         :param parent: the ``previous_response_id``.
-        :param size: the size of the request, in bytes.
         """
         turn = self.turn
         turn.host, turn.port = address.host, address.port
-        turn.lane, turn.previous_response_id, turn.request_bytes = lane, parent, size
+        turn.request, turn.transport = request, transport
+        turn.lane, turn.previous_response_id = lane, parent
         turn.first_event_at = turn.response_id = None
         self._written = self._has_first_event = False
 
@@ -442,3 +578,47 @@ class TurnObserver:
         turn.error = error if isinstance(error, Exception) else None
         turn.response_id = responses[-1].id if responses else response_id
         self._instruments.notify(Instrument.turn_ended, turn)
+
+
+class LeaseObserver:
+    """An observer of one lease, which notifies the instruments of its events."""
+
+    __slots__ = ("_free_at", "_instruments", "lease")
+
+    def __init__(self, instruments: Instruments, lease: LeaseRecord) -> None:
+        self._instruments = instruments
+        self._free_at: float | None = None
+        """When the lease of the present owner ends, unless it is renewed."""
+        self.lease: LeaseRecord = lease
+
+    def refused(self, seconds_left: float) -> None:
+        """Count an attempt that was refused because another owner has the lease.
+
+        :param seconds_left: how long the lease of the other owner lasts.
+        """
+        self.lease.attempts += 1
+        self._free_at = trio.current_time() + seconds_left
+
+    def acquired(self) -> None:
+        """Notify the instruments that the lease was acquired."""
+        self.lease.acquired_at = now = trio.current_time()
+        self.lease.taken_over = self._free_at is not None and now >= self._free_at
+        self._instruments.notify(Instrument.lease_acquired, self.lease)
+
+    def failed(self, error: BaseException) -> None:
+        """Notify the instruments that the lease could not be acquired."""
+        self._end(error)
+        self._instruments.notify(Instrument.lease_failed, self.lease)
+
+    def ended(self, error: BaseException | None) -> None:
+        """Notify the instruments that the lease was lost or released; only the first call counts.
+
+        :param error: `None` when the lease was released.
+        """
+        if self.lease.ended_at is None:
+            self._end(error)
+            self._instruments.notify(Instrument.lease_ended, self.lease)
+
+    def _end(self, error: BaseException | None) -> None:
+        self.lease.ended_at = trio.current_time()
+        self.lease.error = error if isinstance(error, Exception) else None

@@ -22,12 +22,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trio_responses._errors import ResponsesError
-    from trio_responses._instruments.records import SocketRecord, ToolRecord, TurnRecord
+    from trio_responses._instruments.records import (
+        LeaseRecord,
+        SocketRecord,
+        StoreRecord,
+        ToolRecord,
+        TurnRecord,
+    )
 
 __all__ = ["LoggingInstrument", "with_logging"]
 
 TOKEN: Final = re.compile(r"[\w.:/@+-]{1,128}", re.ASCII)
 """The form of an id, a code, a name or a model: no other text of a server or user is logged."""
+ABOUT_LEASES: Final = frozenset({"ConversationBusy", "LeaseLost"})
+"""The errors of stores that the hooks for leases log."""
 
 
 def with_logging(given: Iterable[Instrument], *, enabled: bool) -> tuple[Instrument, ...]:
@@ -50,12 +58,13 @@ def with_logging(given: Iterable[Instrument], *, enabled: bool) -> tuple[Instrum
 
 
 class LoggingInstrument(Instrument):
-    """An instrument that logs sockets, turns and tools to the logger ``trio_responses``.
+    """An instrument that logs to the logger ``trio_responses``.
 
-    Sockets are logged at INFO, lost sockets and failed attempts at WARNING, the end of a connection
-    that gave up at ERROR, turns and tools at DEBUG. Content and keys are never logged. For handlers
-    that write JSON, every log record has its values as fields (``socket``, ``turn``,
-    ``response_id``, ``seconds`` and others, see docs/instruments.md).
+    Sockets are logged at INFO; lost sockets, failed attempts, lost leases and failed operations of
+    stores at WARNING; the end of a connection that gave up at ERROR; turns and tools at DEBUG.
+    Content and keys are never logged. For handlers that write JSON, every log record has its values
+    as fields (``socket``, ``turn``, ``response_id``, ``seconds`` and others, see
+    docs/instruments.md).
 
     :param log: the logger to use instead.
     """
@@ -263,6 +272,67 @@ class LoggingInstrument(Instrument):
                 "tool": _sanitized(tool.name),
                 "call_id": _sanitized(tool.call_id),
                 "error_type": _type_name(tool.error),
+                "seconds": seconds,
+            },
+        )
+
+    # --- Leases and stores ---------------------------------------------------------------
+
+    def lease_acquired(self, lease: LeaseRecord) -> None:
+        """Log a lease at DEBUG, at INFO if it was waited for, at WARNING if it was taken over."""
+        waited = logging.INFO if lease.attempts else logging.DEBUG
+        how = "taken over" if lease.taken_over else "acquired"
+        level = logging.WARNING if lease.taken_over else waited
+        self._log_lease(level, lease, how, lease.acquired_at)
+
+    def lease_failed(self, lease: LeaseRecord) -> None:
+        """Log a lease that was not acquired at WARNING, a cancelled attempt at DEBUG."""
+        level = logging.DEBUG if lease.error is None else logging.WARNING
+        how = "not acquired: " + (_type_name(lease.error) or "cancelled")
+        self._log_lease(level, lease, how, lease.ended_at)
+
+    def lease_ended(self, lease: LeaseRecord) -> None:
+        """Log a lost lease at WARNING, a released one at DEBUG."""
+        level = logging.DEBUG if lease.error is None else logging.WARNING
+        how = "released" if lease.error is None else f"lost ({_type_name(lease.error)})"
+        self._log_lease(level, lease, how, lease.ended_at)
+
+    def _log_lease(self, level: int, lease: LeaseRecord, how: str, at: float | None) -> None:
+        seconds = _seconds_between(lease.started_at, at)
+        self._log.log(
+            level,
+            "lease of the conversation %s %s after %.3f s",
+            _sanitized(lease.conversation_id),
+            how,
+            seconds,
+            extra={
+                "conversation": _sanitized(lease.conversation_id),
+                "store": lease.system,
+                "attempts": lease.attempts,
+                "error_type": _type_name(lease.error),
+                "seconds": seconds,
+            },
+        )
+
+    def store_finished(self, operation: StoreRecord) -> None:
+        """Log an operation that failed at WARNING, one that succeeded at DEBUG."""
+        kind = _type_name(operation.error)
+        level = logging.DEBUG if kind is None or kind in ABOUT_LEASES else logging.WARNING
+        if not self._log.isEnabledFor(level):
+            return
+        seconds = _seconds_between(operation.started_at, operation.ended_at)
+        self._log.log(
+            level,
+            "store %s, %s: %s, %.3f s",
+            operation.system,
+            operation.operation,
+            "cancelled" if operation.cancelled else kind or "done",
+            seconds,
+            extra={
+                "store": operation.system,
+                "operation": operation.operation,
+                "conversation": _sanitized(operation.conversation_id),
+                "error_type": kind,
                 "seconds": seconds,
             },
         )

@@ -1,4 +1,4 @@
-"""The records that instruments get: one for each socket, turn and call of a tool.
+"""The records that instruments get: one for each connection, socket, turn, run, tool and lease.
 
 A record is filled in over time, and all hooks about one thing get the same record. Times are in
 seconds on Trio's clock.
@@ -15,15 +15,38 @@ import trio
 from trio_responses._errors import APIError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    import msgspec
 
     from trio_responses._errors import ResponsesError
-    from trio_responses._wire import Response, Usage
+    from trio_responses._wire import OutputItem, Response, Usage
 
-__all__ = ["SocketRecord", "ToolRecord", "TurnRecord"]
+__all__ = [
+    "ConnectionRecord",
+    "LeaseRecord",
+    "RunRecord",
+    "SocketRecord",
+    "StoreRecord",
+    "ToolRecord",
+    "TurnRecord",
+]
 
 _sockets: Final[Iterator[int]] = count(1)
 _turns: Final[Iterator[int]] = count(1)
+_runs: Final[Iterator[int]] = count(1)
+
+
+@dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
+class ConnectionRecord:
+    """The facts about one connection, which hold until it has ended."""
+
+    host: str
+    """The server's host."""
+    port: int
+    """The server's port."""
+    count_unread: Callable[[], int] = field(repr=False)
+    """Returns the bytes of events that wait to be read; any thread may call it."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -64,6 +87,10 @@ class TurnRecord:
     """The server's port."""
     model: str | None = None
     """The ``model`` of the request."""
+    conversation_id: str | None = None
+    """The id of a durable conversation, or of a fork that has one."""
+    transport: Literal["websocket", "http"] = "websocket"
+    """How the latest request was sent."""
     started_at: float = field(default_factory=trio.current_time)
     """The time when the turn started to wait for a socket and a lane."""
     sent_at: float | None = None
@@ -78,8 +105,8 @@ class TurnRecord:
     """The ``stream_id``; `None` for the default lane."""
     previous_response_id: str | None = None
     """The response that the request continues; `None` for full input."""
-    request_bytes: int = 0
-    """The size of the latest request, in bytes."""
+    request: bytes = field(default=b"", repr=False)
+    """The latest request as JSON, with all content."""
     response_id: str | None = None
     """The id of the response to the latest attempt; at the end, of the last response."""
     responses: tuple[Response, ...] = field(default=(), repr=False)
@@ -88,6 +115,11 @@ class TurnRecord:
     """The token usage of each Response that has one, failed ones that were repeated included."""
     error: Exception | None = field(default=None, repr=False)
     """What the turn raised; `None` when it has a Response, or was left early."""
+
+    @property
+    def request_bytes(self) -> int:
+        """The size of the latest request, in bytes."""
+        return len(self.request)
 
     @property
     def response(self) -> Response | None:
@@ -129,6 +161,10 @@ class ToolRecord:
     """The type of the call, such as ``function_call``."""
     call_id: str | None = None
     """The ``call_id`` of the call, which the model chose."""
+    call: OutputItem | None = field(default=None, repr=False)
+    """The call as the model made it, with all content."""
+    output: msgspec.Raw | None = field(default=None, repr=False)
+    """The output item for the model, with all content; `None` until the tool has finished."""
     started_at: float = field(default_factory=trio.current_time)
     """The time when the tool started."""
     ended_at: float | None = None
@@ -137,3 +173,77 @@ class ToolRecord:
     """What the tool raised, or why its arguments are invalid."""
     cancelled: bool = False
     """Whether the tool was cancelled, because the run was left."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class RunRecord:
+    """The facts about one run of a conversation: turns, and calls of tools between them."""
+
+    number: int = field(default_factory=lambda: next(_runs))
+    """The number of the run: runs of this process that have a record are counted from 1."""
+    host: str
+    """The host of the connection where the conversation began."""
+    port: int
+    """The port of that server."""
+    model: str | None = None
+    """The ``model`` of the first turn."""
+    conversation_id: str | None = None
+    """The id of a durable conversation, or of a fork that has one."""
+    started_at: float = field(default_factory=trio.current_time)
+    """The time when the run started to wait for the conversation."""
+    ended_at: float | None = None
+    """The time when the block of the run had ended."""
+    turns: int = 0
+    """The number of turns that were started."""
+    tool_calls: int = 0
+    """The number of calls that tools have run."""
+    usages: tuple[Usage, ...] = ()
+    """The token usage of each turn that has one."""
+    completed: bool = False
+    """Whether the run has a final response."""
+    error: Exception | None = field(default=None, repr=False)
+    """What the run raised; `None` when it has a final response, or was left early."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LeaseRecord:
+    """The facts about the lease of a durable conversation, and about waiting for it."""
+
+    system: str
+    """The kind of the store, such as ``redis``."""
+    conversation_id: str
+    """The conversation."""
+    started_at: float = field(default_factory=trio.current_time)
+    """The time when the lease was asked for."""
+    attempts: int = 0
+    """The number of attempts that were refused because of another owner."""
+    acquired_at: float | None = None
+    """The time when the lease was acquired."""
+    taken_over: bool = False
+    """Whether the owner that this one waited for let its lease end, and did not release it."""
+    ended_at: float | None = None
+    """The time when the lease was released or lost, or could not be acquired."""
+    error: Exception | None = field(default=None, repr=False)
+    """Why the lease could not be acquired, or was lost; `None` when it was released, or when the
+    attempt was cancelled."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class StoreRecord:
+    """The facts about one operation of a store, with all its attempts."""
+
+    system: str
+    """The kind of the store: ``memory``, ``sqlite``, ``postgresql``, ``redis``; the name of the
+    class for a store of the user that has no ``system_name``."""
+    operation: str
+    """The method of the store, such as ``append``."""
+    conversation_id: str | None = None
+    """The conversation; `None` for an operation on several."""
+    started_at: float = field(default_factory=trio.current_time)
+    """The time when the operation started."""
+    ended_at: float | None = None
+    """The time when the operation had ended."""
+    error: Exception | None = field(default=None, repr=False)
+    """What the operation raised; `None` when it succeeded or was cancelled."""
+    cancelled: bool = False
+    """Whether the operation was cancelled."""

@@ -58,6 +58,14 @@ class PooledConnection:
         return self.engine.is_open and not self.closing
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing uses the connection, raw requests and calls included."""
+        engine = self.engine
+        if self.load or engine.requests.waiting or engine.calls.count:
+            return False
+        return not engine.count_active()
+
+    @property
     def places(self) -> int:
         """The largest number of turns of the pool on the connection: more over HTTP."""
         return self.engine.http_places or places_of(self.engine.config.endpoint)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from trio_responses._endpoint import ApiKey, Headers
     from trio_responses._errors import ResponsesError
+    from trio_responses._rate_limiter import RateLimiter
 
 __all__ = [
     "EndpointState",
@@ -66,6 +67,9 @@ class PoolEndpoint:
     name: str | None = None
     """The name of the endpoint in statistics, checkpoints and logs; by default its host, port and
     path. Names are unique in a pool."""
+
+    rate_limiter: RateLimiter | None = None
+    """The limits of the account at this server, in place of those of the pool."""
 
     def __post_init__(self) -> None:
         """Check the values, and copy the headers and the mapping.
@@ -113,6 +117,8 @@ class EndpointState:
         """The number of connections that are being opened."""
         self.paused_until: float = -math.inf
         """When another connection may be opened after one failed, on Trio's clock."""
+        self.failed_at: float = -math.inf
+        """When a connection could not be opened, or ended, last; on Trio's clock."""
         self.failures: int = 0
         """How many times the endpoint was given up, or was not healthy, without a response."""
 

@@ -6,6 +6,7 @@ gets, and `PoolSupervisor` opens, watches and closes the connections.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -39,7 +40,14 @@ from trio_responses._pool.scheduler import PoolLimits, Scheduler
 from trio_responses._pool.senders import ConversationSenders, PoolTurnSender
 from trio_responses._pool.statistics import SUMS, PoolStatistics
 from trio_responses._pool.supervisor import PoolSupervisor
-from trio_responses._settings import Limits, ReconnectPolicy, RetryPolicy, checked_record
+from trio_responses._settings import (
+    Limits,
+    ReconnectPolicy,
+    RetryPolicy,
+    check_drain_seconds,
+    checked_record,
+    explain_options,
+)
 from trio_responses._transport.dialing import check_reachable, dial_tcp
 from trio_responses._transport.tls import default_ssl_context
 from trio_responses._turn.methods import TurnMethods
@@ -62,6 +70,7 @@ if TYPE_CHECKING:
     from trio_responses._errors import ResponsesError
     from trio_responses._pool.connection import PooledConnection
     from trio_responses._protocol.delivery import DeliveryMode
+    from trio_responses._rate_limiter import RateLimiter
     from trio_responses._settings import (
         Keepalive,
         OnAbandonedTurn,
@@ -94,11 +103,17 @@ class ResponsesPool(TurnMethods):
     """
 
     def __init__(
-        self, scheduler: Scheduler, supervisor: PoolSupervisor, retry_policy: RetryPolicy
+        self,
+        scheduler: Scheduler,
+        supervisor: PoolSupervisor,
+        retry_policy: RetryPolicy,
+        instruments: Instruments,
     ) -> None:
+        self._instruments = instruments
         self._scheduler = scheduler
         self._supervisor = supervisor
         self._retry_policy = retry_policy
+        self._now = trio.lowlevel.current_clock().current_time
 
     def __repr__(self) -> str:
         """Return the number of connections and the endpoint of new turns; nothing secret."""
@@ -123,6 +138,7 @@ class ResponsesPool(TurnMethods):
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
+        text_format: Any = None,
         snapshot: bool = True,
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -139,6 +155,7 @@ class ResponsesPool(TurnMethods):
         return super().stream(
             input,
             delivery=delivery,
+            text_format=text_format,
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,
@@ -213,13 +230,17 @@ class ResponsesPool(TurnMethods):
             checkpoint=checkpoint,
         )
         settings = merge_extra_body(params)
-        async with open_durable(self._open_conversation, options, settings) as conversation:
+        self._scheduler.work.check()  # before a lease is acquired
+        async with open_durable(
+            self._open_conversation, options, settings, self._instruments
+        ) as conversation:
             yield conversation
 
     @asynccontextmanager
     async def _open_conversation(
         self, settings: Mapping[str, Any], history: History, conversation_id: str | None = None
     ) -> AsyncGenerator[Conversation, None]:
+        self._scheduler.work.check()
         senders = ConversationSenders(self._scheduler, self._retry_policy)
         await senders.start()
         with senders:
@@ -234,6 +255,7 @@ class ResponsesPool(TurnMethods):
     @asynccontextmanager
     async def _pinned_connection(self) -> AsyncGenerator[PooledConnection, None]:
         """Yield the connection that a lane or a conversation uses for the length of the block."""
+        self._scheduler.work.check()
         connection = await self._scheduler.pin()
         try:
             yield connection
@@ -248,6 +270,21 @@ class ResponsesPool(TurnMethods):
         """
         await self._supervisor.aclose()
 
+    async def drain(self, deadline: float = math.inf) -> int:
+        """Finish what is in progress, take no new requests, and close all connections.
+
+        As ``connection.drain``: turns that wait in the pool are finished, too, and connections
+        that nothing uses are closed at once. Leave the block of the pool afterwards.
+
+        If cancelled while it waits, the pool is not closed, and still takes no new requests.
+
+        :param deadline: the longest wait, in seconds; by default as long as it takes.
+        :return: the number of turns, runs and calls that had not ended; 0 if nothing was cut off.
+        :raises ConfigurationError: for a negative number.
+        """
+        check_drain_seconds(deadline)
+        return await self._supervisor.drain(deadline)
+
     # --- State ---------------------------------------------------------------------------
 
     @property
@@ -255,6 +292,18 @@ class ResponsesPool(TurnMethods):
         """The connections that have not ended, oldest first."""
         self._scheduler.update_connections()
         return tuple(connection.facade for connection in self._scheduler.connections)
+
+    def is_healthy(self) -> bool:
+        """Return whether a request that is made now can be sent, as far as is known.
+
+        True while a connection to an endpoint that is not given up is healthy
+        (``connection.is_healthy``), and while there is none because the next turn opens the first
+        one. False while the pool drains, when it is closed, and for ``reconnect.cap`` seconds
+        after the last connection has failed.
+
+        Costs no I/O, never raises, and may be called from any thread.
+        """
+        return self._scheduler.is_healthy(self._now())
 
     def statistics(self) -> PoolStatistics:
         """Return the counters of the pool."""
@@ -305,6 +354,7 @@ class PoolCalls:
         return await engine.calls.call(method, *path, query=query, body=body)
 
 
+@explain_options
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_pool(
@@ -330,6 +380,7 @@ async def open_pool(
     websocket_retry: float | None = 600.0,
     http2: bool = False,
     recover: RecoverOption | None = None,
+    rate_limiter: RateLimiter | None = None,
     instruments: Iterable[Instrument] = (),
     logging: bool = True,
     allow_insecure: bool = False,
@@ -405,12 +456,14 @@ async def open_pool(
             websocket_retry=websocket_retry,
             http2=http2,
             recover=recover,
+            rate_limiter=options.rate_limiter or rate_limiter,
             instruments=instruments,
             logging=logging,
             allow_insecure=allow_insecure,
             dial=dial,
             name=state.name,
             models=options.models,
+            work=scheduler.work,
         )
 
     async def connect(nursery: trio.Nursery, state: EndpointState) -> ConnectionEngine:
@@ -427,8 +480,6 @@ async def open_pool(
         EndpointState(rank, one, name, expected_places(one.endpoint))
         for rank, (one, name) in enumerate(zip(chosen, unique_names(chosen), strict=True))
     ]
-    for state in states:
-        make(state)  # raises for options that cannot work, also for an endpoint that is used later
     policy = reconnect if isinstance(reconnect, ReconnectPolicy) else ReconnectPolicy()
     pool_limits = PoolLimits(size=size, target_load=per_connection, retry_pause=policy.cap)
 
@@ -436,10 +487,12 @@ async def open_pool(
         observers.notify(Instrument.endpoint_changed, name, error)
 
     scheduler = Scheduler(pool_limits, states, notify_change)
+    for state in states:
+        make(state)  # raises for options that cannot work, also for an endpoint that is used later
     supervisor = PoolSupervisor(scheduler, connect)
     async with open_closing_nursery(supervisor.aclose) as nursery:
         await supervisor.start(nursery)
-        yield ResponsesPool(scheduler, supervisor, retry_policy)
+        yield ResponsesPool(scheduler, supervisor, retry_policy, observers)
 
 
 def _check_not_given(**options: object) -> None:

@@ -47,6 +47,8 @@ Connections fail.
 12. When all endpoints are given up, all waiters fail, except the turns that wait for one open
     connection, and the next turn tries all endpoints again.
 13. When the pool is closed, all waiters and all later ones fail.
+14. While the pool drains, connections that nothing uses are closed, but for one until all work has
+    ended.
 
 `Scheduler.assign` applies rules 1 to 7 after each change. Only `acquire` and `pin` wait; all other
 methods end before another task runs.
@@ -72,6 +74,7 @@ from trio_responses._errors import (
 from trio_responses._pool.connection import PooledConnection
 from trio_responses._pool.endpoints import EndpointState, is_endpoint_failure, is_permanent
 from trio_responses._pool.statistics import EndedConnections
+from trio_responses._turn.work import ActiveWork
 from trio_responses._wire import ErrorEvent
 
 if TYPE_CHECKING:
@@ -153,6 +156,8 @@ class Scheduler:
         self.limits = limits
         self.endpoints = endpoints
         self._on_change = on_change
+        self.work: ActiveWork = ActiveWork()
+        """The turns, runs and calls of the pool that are in progress."""
         self.failovers: int = 0
         """How many times turns went to another endpoint because one was given up."""
         self._homes: dict[str, EndpointState] = {}
@@ -185,6 +190,21 @@ class Scheduler:
     def max_moves(self) -> int:
         """How many times a request that was not sent may move to another connection."""
         return self.limits.size + len(self.endpoints) - 1
+
+    def is_healthy(self, now: float) -> bool:
+        """Whether a request that is made now can be sent, as far as is known without any I/O.
+
+        :param now: the time on Trio's clock.
+        """
+        if self.work.refusal is not None or self.closed_with is not None:
+            return False
+        current = [one for one in self.connections if not one.has_ended]
+        if any(one.engine.is_healthy for one in current if one.endpoint.given_up_with is None):
+            return True
+        endpoint = self.active
+        if any(one.endpoint is endpoint for one in current):
+            return False
+        return now >= endpoint.failed_at + self.limits.retry_pause  # the next turn opens one
 
     @property
     def waiting(self) -> int:
@@ -324,7 +344,8 @@ class Scheduler:
     def handle_failed_opening(self, endpoint: EndpointState, error: ResponsesError) -> None:
         """Called when a connection could not be opened."""
         self.failures += 1
-        endpoint.paused_until = trio.current_time() + self.limits.retry_pause
+        endpoint.failed_at = trio.current_time()
+        endpoint.paused_until = endpoint.failed_at + self.limits.retry_pause
         self.update_connections()
         if endpoint.given_up_with is not None:
             endpoint.given_up_with = error
@@ -353,6 +374,7 @@ class Scheduler:
         connection.cancel_sending()
         self.update_connections()
         endpoint = connection.endpoint
+        endpoint.failed_at = trio.current_time()
         several = len(self.endpoints) > 1
         unreachable = isinstance(error, ReconnectFailed) and not any(
             one.is_open for one in self._connections_to(endpoint)
@@ -449,6 +471,16 @@ class Scheduler:
                 connection.closing = True
                 self._send_request(CloseConnection(connection))
 
+    def _close_idle(self) -> None:
+        """Close the connections that nothing uses, but for one while any work is in progress."""
+        current = [one for one in self.connections if not one.has_ended]
+        idle = [one for one in current if one.is_idle]
+        if self.work.count and len(idle) == len(current):
+            idle = idle[1:]
+        for connection in idle:
+            connection.closing = True
+            self._send_request(CloseConnection(connection))
+
     # --- The rules -------------------------------------------------------------------------
 
     def assign(self) -> None:
@@ -462,6 +494,8 @@ class Scheduler:
         self._open_connections()
         while self._assign_pin():
             pass
+        if self.work.refusal is not None and not self.waiting:
+            self._close_idle()
 
     def update_connections(self) -> None:
         """Remove the connections that have ended, and unbind turns from those without a socket."""

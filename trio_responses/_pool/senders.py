@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trio_responses._turn.attempt import TurnAttempt
     from trio_responses._turn.request_builder import RequestBuilder
     from trio_responses._turn.steering import SteerReceipt
+    from trio_responses._turn.work import ActiveWork
     from trio_responses._wire import Response
 
 __all__ = ["ConversationSender", "ConversationSenders", "PoolTurnSender"]
@@ -64,6 +65,8 @@ class PoolTurnSender:
         self._scheduler = scheduler
         self.retry_policy: RetryPolicy = retry_policy
         """How often a turn is sent again, and how long it may wait."""
+        self.work: ActiveWork = scheduler.work
+        """The count of the turns in progress."""
         self._connection: PooledConnection | None = None
         """The connection of the latest attempt; `None` while none is assigned."""
         self._has_place = False
@@ -223,6 +226,8 @@ class ConversationSender:
         self._scheduler = scheduler
         self.retry_policy: RetryPolicy = retry_policy
         """How often a turn is sent again, and how long it may wait."""
+        self.work: ActiveWork = scheduler.work
+        """The count of the turns in progress."""
         self.connection: PooledConnection | None = None
         """The connection of the conversation; `None` while none is assigned."""
         self._lane: LaneSender | None = None

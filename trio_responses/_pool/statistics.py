@@ -25,6 +25,8 @@ COUNTERS: Final = (
     "http_requests",
     "bytes_sent",
     "retries",
+    "requests_delayed",
+    "seconds_delayed",
     "undecodable_frames",
     "unrouted_events",
     "dropped_events",
@@ -73,6 +75,10 @@ class PoolStatistics:
     """The number of bytes in the frames of these requests."""
     retries: int
     """The number of requests that were sent again after an attempt that failed."""
+    requests_delayed: int
+    """The number of requests that had to wait for a `RateLimiter`."""
+    seconds_delayed: float
+    """The seconds that they waited, added up."""
     requests_active: int
     """The number of requests whose response has not ended, abandoned ones included."""
     undecodable_frames: int

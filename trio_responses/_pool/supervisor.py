@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import trio
 
 from trio_responses._concurrency import open_collapsing_nursery
+from trio_responses._connection.engine import drained
 from trio_responses._errors import ConnectionClosed, ResponsesError
 from trio_responses._pool.scheduler import CloseConnection, OpenConnection, ReturnToEndpoint
 
@@ -51,10 +52,30 @@ class PoolSupervisor:
         connection = await self._scheduler.acquire()  # a turn that is not sent
         self._scheduler.release(connection)
 
+    async def drain(self, seconds: float) -> int:
+        """Let no other work begin, wait for the work in progress, and close all connections.
+
+        :param seconds: the longest wait.
+        :return: the number of turns, runs and calls that had not ended.
+        """
+        scheduler = self._scheduler
+        scheduler.work.refuse(ConnectionClosed("the pool is draining: it takes no new requests"))
+        scheduler.assign()  # closes what is idle
+        with trio.move_on_after(seconds):
+            await scheduler.work.wait_idle()
+            for connection in tuple(scheduler.connections):
+                await connection.engine.wait_raw_requests()
+        cut = scheduler.work.count
+        await self.aclose(drained(seconds))
+        return cut
+
     @trio.lowlevel.enable_ki_protection
-    async def aclose(self) -> None:
-        """Close all connections, idempotent, within ``timeouts.close``, also when cancelled."""
-        self._scheduler.close(ConnectionClosed("the pool was closed"))
+    async def aclose(self, reason: str = "the pool was closed") -> None:
+        """Close all connections, idempotent, within ``timeouts.close``, also when cancelled.
+
+        :param reason: the message of the `ConnectionClosed` that active and waiting turns raise.
+        """
+        self._scheduler.close(ConnectionClosed(reason))
         if self._started:
             with trio.CancelScope(shield=True):
                 await self._finished.wait()
@@ -80,8 +101,9 @@ class PoolSupervisor:
                                 case CloseConnection(connection):
                                     connections.start_soon(connection.engine.aclose)
                         tasks.cancel_scope.cancel()
+                    reason = str(self._scheduler.closed_with or "the pool was closed")
                     for connection in self._scheduler.connections:
-                        connections.start_soon(connection.engine.aclose)
+                        connections.start_soon(connection.engine.aclose, reason)
         finally:
             self._scheduler.close(
                 ConnectionClosed("the pool is closed: its async with block has ended")

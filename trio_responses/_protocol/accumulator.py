@@ -29,7 +29,7 @@ from trio_responses._wire import lenient
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Accumulator", "ItemSnapshot", "Snapshot"]
+__all__ = ["Accumulator", "ItemSnapshot", "PartialItem", "Snapshot"]
 
 MAX_COLLECTED: Final = 1024
 """The number of collected events at which they are processed."""
@@ -154,7 +154,7 @@ def _read_leniently(raw: msgspec.Raw) -> _ItemFields:
 
 
 @dataclass(slots=True)
-class _PartialItem:
+class PartialItem:
     """An output item that is being received: its texts by kind and part, in pieces."""
 
     index: int
@@ -171,6 +171,13 @@ class _PartialItem:
         items = [event.item for event in (self.done, self.added) if event is not None]
         phases = [item.phase for item in items if isinstance(item, wire.Message)]
         return next((phase for phase in phases if phase is not None), None)
+
+    @property
+    def is_message(self) -> bool:
+        """Whether the item is a message: an event stated so, or had a part of its text."""
+        items = [event.item for event in (self.done, self.added) if event is not None]
+        texts = any(kind in {"text", "refusal"} for kind, _ in self.pieces)
+        return texts or any(isinstance(item, wire.Message) for item in items)
 
     @property
     def item(self) -> wire.OutputItem | None:
@@ -223,6 +230,11 @@ class _PartialItem:
             item=item,
         )
 
+    def text_parts(self) -> list[tuple[int, list[str]]]:
+        """Return the parts of the output text in order: the number of each, and its pieces."""
+        of_text = [key for key in self.pieces if key[0] == "text"]
+        return [(key[1], self.pieces[key]) for key in sorted(of_text)]
+
     def _join_texts(self, kind: str, separator: str = "") -> str:
         own = ((part, pieces) for (of, part), pieces in self.pieces.items() if of == kind)
         parts = sorted(own)
@@ -240,10 +252,10 @@ class _Sources:
     :param output: the items of the terminal event.
     """
 
-    def __init__(self, items: Sequence[_PartialItem], output: Sequence[_ItemFields]) -> None:
+    def __init__(self, items: Sequence[PartialItem], output: Sequence[_ItemFields]) -> None:
         self._output = output
         self._repeated = Counter(key for item in output for key in _keys(item.call_id, item.id))
-        self._by_key: dict[tuple[Any, ...], tuple[_ItemFields, _PartialItem] | None] = {}
+        self._by_key: dict[tuple[Any, ...], tuple[_ItemFields, PartialItem] | None] = {}
         for item in items:
             event = item.done or item.added
             own = _fields_of(event.raw_item) if event is not None else _ItemFields()
@@ -303,10 +315,10 @@ class Accumulator:
     """
 
     def __init__(self, *, keep_text: bool = True) -> None:
-        self._items: list[_PartialItem] = []
+        self._items: list[PartialItem] = []
         """All items, in the order of their first events."""
-        self._by_id: dict[tuple[int, str], _PartialItem] = {}
-        self._latest: dict[int, _PartialItem] = {}
+        self._by_id: dict[tuple[int, str], PartialItem] = {}
+        self._latest: dict[int, PartialItem] = {}
         """The item of the latest start at each ``output_index``."""
         self._keeps_text = keep_text
         self._collected: list[wire.ServerEvent] = []
@@ -363,13 +375,20 @@ class Accumulator:
         item = self._by_id.get((index, item_id or "")) or self._latest.get(index)
         return item.phase if item is not None else None
 
-    def _in_order(self) -> list[_PartialItem]:
+    def last_answer(self) -> PartialItem | None:
+        """Return the last message of the answer so far, as ``Response.answer_messages`` has it."""
+        self._apply_rules()
+        messages = [item for item in self._in_order() if item.is_message]
+        answers = wire.select_answers(messages)
+        return answers[-1] if answers else None
+
+    def _in_order(self) -> list[PartialItem]:
         """Return the items in the order of the output, which their first events may not have."""
         return sorted(self._items, key=attrgetter("index"))
 
     def _item_at(
         self, index: int, item_id: str | None, event: OutputItemEvent | None = None
-    ) -> _PartialItem:
+    ) -> PartialItem:
         """Return the item that an event is about: a known one, or a new one.
 
         An id that is not known at the index may be the next item of a server that numbers all
@@ -382,7 +401,7 @@ class Accumulator:
         if item is None:
             item = self._latest.get(index)
             if item is None or _is_next(item, item_id, event):
-                item = self._latest[index] = _PartialItem(index)
+                item = self._latest[index] = PartialItem(index)
                 self._items.append(item)
             if item_id and not item.item_id:
                 item.item_id = item_id
@@ -423,7 +442,7 @@ def _id_of(event: OutputItemEvent) -> str | None:
     return item.id
 
 
-def _is_next(latest: _PartialItem, item_id: str | None, event: OutputItemEvent | None) -> bool:
+def _is_next(latest: PartialItem, item_id: str | None, event: OutputItemEvent | None) -> bool:
     """Whether an event with an unknown id, or with none, starts the next item at its index."""
     match event:
         case wire.OutputItemAdded():

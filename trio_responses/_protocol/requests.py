@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from msgspec import Raw
 
+    from trio_responses._protocol.rate_limits import Reservation
     from trio_responses._wire import InputError, RequiredInput
 
 __all__ = [
@@ -291,7 +292,16 @@ class ActiveRequest:
     :param reader: whether a turn reads the events.
     """
 
-    __slots__ = ("lane", "parent", "reader", "response_id", "state", "steers", "stored")
+    __slots__ = (
+        "lane",
+        "parent",
+        "reader",
+        "reservation",
+        "response_id",
+        "state",
+        "steers",
+        "stored",
+    )
 
     def __init__(
         self,
@@ -313,6 +323,8 @@ class ActiveRequest:
         """Whether the events have a reader."""
         self.steers: list[SteerInput] = []
         """All steering inputs for its responses, in the order in which they were sent."""
+        self.reservation: Reservation | None = None
+        """What the request has taken from the limits of a `RateLimiter`, if there is one."""
 
     @property
     def ended(self) -> bool:

@@ -7,7 +7,7 @@ import random
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 import trio
 
@@ -50,6 +50,9 @@ class StoreBase(ABC):
     :param max_record_bytes: the size of the largest record: the items of one turn.
     :param max_conversation_bytes: the size of the largest conversation.
     """
+
+    system_name: ClassVar[str]
+    """The kind of the store, for logs, spans and metrics."""
 
     def __init__(
         self,

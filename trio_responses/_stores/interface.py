@@ -83,7 +83,8 @@ class ConversationStore(Protocol):
 
     All methods raise `StoreUnavailable` when the engine cannot be reached in time, and
     `ConfigurationError` for invalid arguments. A store that limits the sizes has attributes
-    ``max_record_bytes`` and ``max_conversation_bytes``.
+    ``max_record_bytes`` and ``max_conversation_bytes``. An attribute ``system_name`` is the kind of
+    the store in spans and metrics.
     """
 
     async def acquire(self, conversation_id: str, owner: str, *, seconds: float) -> Lease:

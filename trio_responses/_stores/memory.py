@@ -46,6 +46,8 @@ class MemoryStore(StoreBase):
     clock, so a test with ``trio.testing.MockClock`` decides when a lease ends.
     """
 
+    system_name = "memory"
+
     _conversations: dict[str, _Conversation]
     _clock: trio.abc.Clock
 

@@ -47,6 +47,8 @@ class PostgresStore(SQLStore):
     :param max_connections: the largest number of connections, and of worker threads.
     """
 
+    system_name = "postgresql"
+
     def __init__(
         self,
         dsn: str = "",

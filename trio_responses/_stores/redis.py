@@ -98,6 +98,8 @@ class RedisStore(StoreBase):
         by default those of the system are trusted, and the name of the host is checked.
     """
 
+    system_name = "redis"
+
     def __init__(
         self,
         url: str,

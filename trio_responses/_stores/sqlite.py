@@ -86,6 +86,8 @@ class SQLiteStore(SQLStore):
     :param path: the file. ``":memory:"`` is refused: use `MemoryStore`.
     """
 
+    system_name = "sqlite"
+
     def __init__(
         self,
         path: str | os.PathLike[str],

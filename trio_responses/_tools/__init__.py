@@ -1,1 +1,1 @@
-"""Functions as tools, JSON schemas of types, and typed answers."""
+"""Functions as tools, and typed answers."""

@@ -1,4 +1,4 @@
-"""Describe the exception of a tool to the model."""
+"""Exceptions of tools: what the model reads about them, and whether it may try again."""
 
 from __future__ import annotations
 
@@ -6,15 +6,47 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import trio
 
+from trio_responses._errors import ResponsesError
 from trio_responses._tools.function import InvalidArguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["describe_exception"]
+__all__ = ["ModelRetry", "asks_for_retry", "describe_exception", "is_model_retry"]
 
 MAX_EXCEPTIONS = 10
 """The number of exceptions of a group that are described."""
+
+
+class ModelRetry(ResponsesError):
+    """Raised by a tool to ask the model for another call: the model reads the message.
+
+    For example::
+
+        raise ModelRetry("There are two cities of this name: write the country, too.")
+
+    Unlike other exceptions, it does not end a run with ``on_tool_error="raise"``.
+
+    :param message: the text for the model.
+
+    :ivar message: the text for the model.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message: str = message
+
+
+def is_model_retry(error: Any) -> bool:
+    """Whether an exception is a `ModelRetry`, or a group of them, as a nursery raises it."""
+    if issubclass(type(error), BaseExceptionGroup):
+        return all(map(is_model_retry, error.exceptions))
+    return isinstance(error, ModelRetry)
+
+
+def asks_for_retry(error: Exception) -> bool:
+    """Whether an error of a call is for the model alone, which can call again."""
+    return isinstance(error, InvalidArguments) or is_model_retry(error)
 
 
 def describe_exception(error: BaseException) -> str:
@@ -44,7 +76,9 @@ def _describe_one(error: BaseException) -> str:
     if isinstance(error, InvalidArguments):
         return error.message
     if isinstance(error, trio.TooSlowError):
-        return "the tool took too long"
+        return _message_of(error) or "the tool took too long"
+    if isinstance(error, ModelRetry):
+        return error.message
     return f"{type(error).__name__}: {_message_of(error)}"
 
 

@@ -12,6 +12,9 @@ decoded by the types of the signature before the function is called::
 
     arguments = '{"city": "Oslo, Norway", "days": null}'
     output = await get_weather.invoke(arguments)
+
+A method in the body of a class works like a function: ``shop.buy`` is a tool whose calls run the
+method of ``shop``, and ``Shop.buy`` belongs to no object, so that the model cannot call it.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ import functools
 import inspect
 import math
 import re
+from collections.abc import Awaitable, Callable
 from typing import (
     TYPE_CHECKING,
     Any,
+    Concatenate,
     Generic,
     ParamSpec,
     TypeAlias,
@@ -32,33 +37,36 @@ from typing import (
     overload,
 )
 
-import msgspec
 import trio
 
 from trio_responses import _wire as wire
 from trio_responses._errors import ConfigurationError, ResponsesError
+from trio_responses._json_types.encoding import encode_json
+from trio_responses._json_types.json_type import InvalidJSON, JSONType
 from trio_responses._tools.context import CallContext  # noqa: TC001 - get_type_hints reads it
-from trio_responses._tools.schema import InvalidJSON, JSONType
 from trio_responses._wire import InputFile, InputImage, InputText
 from trio_responses._wire.lenient import replace_surrogates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trio_responses._tools.schema import Schema
+    from trio_responses._json_types.json_type import Schema
     from trio_responses._wire import ContentPart
 
 __all__ = [
     "FunctionTool",
     "InvalidArguments",
     "InvalidResult",
+    "IsEnabled",
     "ToolOutput",
     "encode_output",
     "function_tool",
 ]
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+
+IsEnabled: TypeAlias = Callable[[Any], bool | Awaitable[bool]]
+"""Called with a `ToolContext` before each turn of a run: whether the model sees the tool."""
 
 if TYPE_CHECKING:
     ToolOutput: TypeAlias = str | list[ContentPart]
@@ -86,8 +94,8 @@ class InvalidArguments(InvalidJSON):
     :ivar place: the path of the value (``$.city``); `None` if unknown.
     """
 
-    def __init__(self, message: str, *, tool: str) -> None:
-        super().__init__(message, subject=f"the argument JSON for the tool {tool!r}")
+    def __init__(self, message: str, *, tool: str, place: str | None = None) -> None:
+        super().__init__(message, subject=f"the argument JSON for the tool {tool!r}", place=place)
         self.tool = tool
 
 
@@ -108,8 +116,12 @@ class FunctionTool(Generic[P, R]):
     A parameter with the annotation `ToolContext` gets what a run knows about the call; the model
     does not see the parameter.
 
+    As an attribute of a class, a method is bound like any method: the tool of an object has the
+    parameters after ``self``. Tools of the same method of the same object are equal.
+
     :param function: a function, sync or async, with an annotation at each parameter. ``*args`` and
-        ``**kwargs`` are rejected: a list or a dict as a parameter gives the model a schema.
+        ``**kwargs`` are rejected: a list or a dict as a parameter gives the model a schema. In the
+        body of a class also a method, a ``classmethod`` or a ``staticmethod``.
     :param name: the name for the model: 1 to 64 of the characters ``[a-zA-Z0-9_-]``; by default the
         name of the function.
     :param description: the description for the model; by default the text of the docstring.
@@ -117,6 +129,10 @@ class FunctionTool(Generic[P, R]):
     :param timeout: the limit of a call in a run, in seconds; `None` for the run's ``tool_timeout``.
     :param run_in_thread: whether a sync function runs in a thread. With `False` the function is
         called in the event loop, and must return quickly.
+    :param max_retries: how often the model may call the tool again in a run after calls that
+        failed; `None` for the run's ``max_tool_retries``.
+    :param is_enabled: whether the model sees the tool. A function, sync or async, is called with a
+        `ToolContext` before each turn of a run.
     :raises ConfigurationError: if the function cannot be a tool; the message names the parameter.
 
     :ivar name: the name for the model.
@@ -124,6 +140,9 @@ class FunctionTool(Generic[P, R]):
     :ivar schema: the schema of the parameters; ``reason`` in it is why a schema is not strict.
     :ivar timeout: the limit of a call in a run, in seconds; `None` for the run's ``tool_timeout``.
     :ivar run_in_thread: whether a sync function runs in a thread.
+    :ivar max_retries: how often the model may call the tool again after calls that failed; `None`
+        for the run's ``max_tool_retries``.
+    :ivar is_enabled: whether the model sees the tool, or the function that decides it.
     :ivar is_async: whether the function is async.
     """
 
@@ -132,9 +151,12 @@ class FunctionTool(Generic[P, R]):
     schema: Schema
     timeout: float | None
     run_in_thread: bool
+    max_retries: int | None
+    is_enabled: bool | IsEnabled
     is_async: bool
     __wrapped__: Callable[P, R]
     __name__: str
+    __qualname__: str
 
     def __init__(
         self,
@@ -145,18 +167,31 @@ class FunctionTool(Generic[P, R]):
         strict: bool | None = None,
         timeout: float | None = None,
         run_in_thread: bool = True,
+        max_retries: int | None = None,
+        is_enabled: bool | IsEnabled = True,
     ) -> None:
         # Imported with the first tool, since many programs use no tools.
         from trio_responses._tools.docstrings import parse_docstring  # noqa: PLC0415
         from trio_responses._tools.signatures import parameter_types, signature_of  # noqa: PLC0415
 
+        given: Any = function
+        if isinstance(given, (classmethod, staticmethod)):
+            function = cast("Any", given).__func__
         signature = signature_of(function)
+        self._unbound: Any = given if _is_method(given, function, signature) else None
+        """The function or the class method that `__get__` binds; `None` if there is none."""
+        if self._unbound is not None:
+            signature = signature.replace(parameters=[*signature.parameters.values()][1:])
+        self._identity = object()
+        """Shared by the tools of one method that are bound to different objects."""
         functools.update_wrapper(cast("Callable[P, R]", self), function)
         docstring = parse_docstring(inspect.getdoc(function))
         self.name = _check_name(function.__name__ if name is None else name)
         self.description = description if description is not None else docstring.text or None
         self.timeout = _check_timeout(timeout)
         self.run_in_thread = run_in_thread
+        self.max_retries = check_max_retries("max_retries", max_retries)
+        self.is_enabled = _check_is_enabled(is_enabled)
         self.is_async = inspect.iscoroutinefunction(function)
         types = parameter_types(function, signature, docstring.parameters)
         self._context = types.context
@@ -167,9 +202,57 @@ class FunctionTool(Generic[P, R]):
         self._arguments = JSONType[Any](types.arguments, strict=strict, place="parameters")
         self.schema = self._arguments.schema
 
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> FunctionTool[P, R]: ...
+    @overload
+    def __get__(
+        self: FunctionTool[Concatenate[Any, Q], R], instance: object, owner: type | None = None, /
+    ) -> FunctionTool[Q, R]: ...
+    def __get__(self, instance: object, owner: type | None = None, /) -> FunctionTool[..., Any]:
+        """Return the tool of an object whose class has the tool as a method."""
+        if self._unbound is None or (instance is None and not self._is_class_method):
+            return self
+        bound = cast("FunctionTool[..., Any]", object.__new__(FunctionTool))
+        method = self._unbound.__get__(instance, owner)
+        bound.__dict__.update(self.__dict__, __wrapped__=method, _unbound=None)
+        return bound
+
+    @property
+    def _is_class_method(self) -> bool:
+        return isinstance(self._unbound, classmethod)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether this is the same tool: of the same method of the same object, if it has one."""
+        if not isinstance(other, FunctionTool):
+            return NotImplemented
+        return self._key == other._key
+
+    def __hash__(self) -> int:
+        """Return the hash of the tool."""
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[object, object]:
+        return self._identity, self.__wrapped__
+
+    def _check_is_bound(self) -> None:
+        """Check that a call has an object to run on, if the tool is a method.
+
+        :raises ConfigurationError: if it has none.
+        """
+        if self._unbound is not None:
+            raise ConfigurationError(
+                f"{self.__qualname__} is a method, and the model cannot give its object: use the"
+                f" tool of an object, as in tools=[instance.{self.__name__}]"
+            )
+
     @property
     def definition(self) -> wire.FunctionToolParam:
-        """The definition of the tool, as sent in ``tools``."""
+        """The definition of the tool, as sent in ``tools``.
+
+        :raises ConfigurationError: if the tool is a method without an object, as in ``Shop.buy``.
+        """
+        self._check_is_bound()
         return wire.FunctionToolParam(
             name=self.name,
             description=self.description,
@@ -195,7 +278,8 @@ class FunctionTool(Generic[P, R]):
         :raises InvalidArguments: if the arguments do not match the parameters; the function was not
             called.
         :raises InvalidResult: if the result cannot be sent.
-        :raises ConfigurationError: if the function needs a context.
+        :raises ConfigurationError: if the function needs a context, or is a method without an
+            object.
         """
         return encode_output(await self.call(self.bind(arguments), context), tool=self.name)
 
@@ -206,14 +290,16 @@ class FunctionTool(Generic[P, R]):
         rejects all three.
 
         :raises InvalidArguments: if the arguments do not match the parameters.
+        :raises ConfigurationError: if the function is a method without an object.
         """
+        self._check_is_bound()
         if _is_empty(arguments):
             self._check_nothing_is_required()
             arguments = b"{}"
         try:
             decoded = self._arguments.decode(arguments)
         except InvalidJSON as error:
-            raise InvalidArguments(error.message, tool=self.name) from error
+            raise InvalidArguments(error.message, tool=self.name, place=error.place) from error
         values = map(functools.partial(getattr, decoded), decoded.__struct_fields__)
         named = dict(zip(self._visible_signature.parameters, values, strict=True))
         return inspect.BoundArguments(self._visible_signature, cast("Any", named))
@@ -269,7 +355,7 @@ class FunctionTool(Generic[P, R]):
 
     def __repr__(self) -> str:
         """Return the name of the tool."""
-        return f"<FunctionTool {self.name!r}>"
+        return f"<FunctionTool {self.name!r}{' without an object' if self._unbound else ''}>"
 
 
 @overload
@@ -282,6 +368,8 @@ def function_tool(
     strict: bool | None = None,
     timeout: float | None = None,
     run_in_thread: bool = True,
+    max_retries: int | None = None,
+    is_enabled: bool | IsEnabled = True,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 def function_tool(
     function: Callable[..., Any] | None = None,
@@ -292,6 +380,8 @@ def function_tool(
     strict: bool | None = None,
     timeout: float | None = None,
     run_in_thread: bool = True,
+    max_retries: int | None = None,
+    is_enabled: bool | IsEnabled = True,
 ) -> Any:
     """Return a function as a tool: ``@function_tool`` or ``@function_tool(name=..., ...)``.
 
@@ -306,6 +396,8 @@ def function_tool(
         strict=strict,
         timeout=timeout,
         run_in_thread=run_in_thread,
+        max_retries=max_retries,
+        is_enabled=is_enabled,
     )
     return make if function is None else make(function)
 
@@ -369,11 +461,7 @@ def _encode_text(result: Any, tool: str) -> str:
         if issubclass(type(result), str):
             text = str.__str__(result)
             return text if text.isascii() else replace_surrogates(text)
-        try:
-            return msgspec.json.encode(result).decode()
-        except UnicodeEncodeError:
-            mended = replace_surrogates(msgspec.to_builtins(result, str_keys=True))
-            return msgspec.json.encode(mended).decode()
+        return encode_json(result).decode()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _invalid_result(result, tool) from error
 
@@ -381,7 +469,7 @@ def _encode_text(result: Any, tool: str) -> str:
 def _invalid_result(result: Any, tool: str) -> InvalidResult:
     return InvalidResult(
         f"the tool {tool!r} returned a {type(result).__name__} that JSON cannot express: "
-        "return text, or a value that msgspec can encode"
+        "return text, or a value of the types that a tool accepts"
     )
 
 
@@ -406,3 +494,44 @@ def _check_timeout(timeout: float | None) -> float | None:
             f"the timeout of a tool must be a number of seconds above 0, or None, not {timeout!r}"
         )
     return timeout
+
+
+def check_max_retries(name: str, value: int | None) -> int | None:
+    """Return a limit of retries.
+
+    :param name: the name of the option, for the message.
+    :raises ConfigurationError: for a value that is neither a whole number from 0 on nor `None`.
+    """
+    if value is None or (type(value) is int and value >= 0):
+        return value
+    raise ConfigurationError(f"{name} must be a whole number from 0 on, or None, not {value!r}")
+
+
+def _check_is_enabled(value: Any) -> Any:
+    if not isinstance(value, bool) and not callable(value):
+        raise ConfigurationError(
+            f"is_enabled must be True, False or a function of the context, not {value!r}"
+        )
+    return value
+
+
+def _is_method(given: Any, function: Any, signature: inspect.Signature) -> bool:
+    """Whether `FunctionTool` was given a method from the body of a class.
+
+    A function of a class is a method if its first parameter has the name ``self``: whether it
+    becomes an attribute of the class is not known yet.
+
+    :param function: the function in a class method or a static method; else what was given.
+    :raises ConfigurationError: for the function of a class method.
+    """
+    if given is not function:
+        return isinstance(given, classmethod)
+    first = next(iter(signature.parameters), None)
+    name = function.__qualname__.rpartition("<locals>.")[2]
+    if "." not in name or inspect.ismethod(function) or first not in {"self", "cls"}:
+        return False
+    if first == "cls":
+        raise ConfigurationError(
+            f"{name} is a class method: write @function_tool above @classmethod"
+        )
+    return True

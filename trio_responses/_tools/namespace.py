@@ -16,9 +16,18 @@ from trio_responses._errors import ConfigurationError
 from trio_responses._tools.function import NAME, FunctionTool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Namespace", "ToolKey", "ToolLike", "find_named_tools", "tool_definitions", "tool_key"]
+__all__ = [
+    "Namespace",
+    "ToolKey",
+    "ToolLike",
+    "definitions_of",
+    "find_named_tools",
+    "select_tools",
+    "tool_definitions",
+    "tool_key",
+]
 
 ToolKey: TypeAlias = tuple[str, str]
 """The namespace and the name of a tool."""
@@ -72,7 +81,7 @@ class Namespace:
     def definition(self) -> wire.NamespaceTool:
         """The definition of the namespace, as sent in ``tools``."""
         return wire.NamespaceTool(
-            name=self.name, description=self.description, tools=tool_definitions(self.tools)
+            name=self.name, description=self.description, tools=definitions_of(self.tools)
         )
 
     def __repr__(self) -> str:
@@ -85,7 +94,55 @@ ToolLike: TypeAlias = FunctionTool[..., Any] | Namespace | wire.Tool | Mapping[s
 
 
 def tool_definitions(tools: Sequence[ToolLike]) -> list[wire.Tool | Mapping[str, Any]]:
-    """Return the tools as they are sent in ``tools``.
+    """Return the tools that are enabled as they are sent in ``tools``, outside of a run.
+
+    :raises ConfigurationError: for a function without the decorator ``@function_tool``, and for a
+        tool that only a run can ask whether it is enabled.
+    """
+    return definitions_of(select_tools(tools, _is_enabled_outside_of_runs))
+
+
+def _is_enabled_outside_of_runs(tool: FunctionTool[..., Any]) -> bool:
+    if callable(tool.is_enabled):
+        raise ConfigurationError(
+            f"the tool {tool.name!r} has a function as is_enabled, which only run(), run_stream()"
+            " and parse() of a conversation call: leave the tool out of this request, or use a run"
+        )
+    return tool.is_enabled
+
+
+def select_tools(
+    tools: Sequence[ToolLike], is_enabled: Callable[[FunctionTool[..., Any]], bool]
+) -> list[ToolLike]:
+    """Return the tools without those functions that are not enabled, in namespaces too.
+
+    A namespace that has no tool then is left out.
+    """
+    selected: list[ToolLike] = []
+    for tool in tools:
+        if isinstance(tool, FunctionTool):
+            selected += [tool] if is_enabled(tool) else []
+            continue
+        inner = _tools_in(tool) if _is_namespace(tool) else ()
+        enabled = select_tools(inner, is_enabled)
+        if len(enabled) == len(inner):
+            selected.append(tool)
+        elif enabled:
+            selected.append(_with_tools(tool, enabled))
+    return selected
+
+
+def _with_tools(namespace: Any, tools: Sequence[Any]) -> Any:
+    """Return a namespace with other tools in it."""
+    if isinstance(namespace, Namespace):
+        return Namespace(namespace.name, tools, description=namespace.description)
+    if isinstance(namespace, wire.NamespaceTool):
+        return msgspec.structs.replace(namespace, tools=tools)
+    return {**namespace, "tools": tools}
+
+
+def definitions_of(tools: Sequence[ToolLike]) -> list[wire.Tool | Mapping[str, Any]]:
+    """Return tools as they are sent in ``tools``.
 
     :raises ConfigurationError: for a function without the decorator ``@function_tool``.
     """
@@ -103,9 +160,7 @@ def _definition_of(tool: Any, place: str) -> wire.Tool | Mapping[str, Any]:
     inner = _tools_in(tool) if _is_namespace(tool) else ()
     if any(callable(one) for one in inner):
         sent = [_definition_of(one, f"{place}.tools[{index}]") for index, one in enumerate(inner)]
-        if isinstance(tool, wire.NamespaceTool):
-            return msgspec.structs.replace(tool, tools=sent)
-        return {**tool, "tools": sent}
+        return cast("wire.Tool | Mapping[str, Any]", _with_tools(tool, sent))
     return cast("wire.Tool | Mapping[str, Any]", tool)
 
 

@@ -17,16 +17,16 @@ from trio_responses._errors import (
     RefusalError,
     ResponsesError,
 )
+from trio_responses._json_types.json_type import InvalidJSON, text_format
 from trio_responses._protocol.calls import find_calls_and_outputs
 from trio_responses._protocol.raw_items import RawItems
-from trio_responses._tools.schema import InvalidJSON, text_format
 from trio_responses._wire import decode_item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from trio_responses._json_types.json_type import JSONType
     from trio_responses._protocol.calls import CallKey
-    from trio_responses._tools.schema import JSONType
     from trio_responses._wire import OutputItem, Response
 
 __all__ = ["ParsedResponse", "parse_response", "with_text_format"]

@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast, get_origin, 
 import msgspec
 
 from trio_responses._errors import ConfigurationError
+from trio_responses._json_types.families import (
+    field_annotation,
+    is_field_of_pydantic,
+    is_of_pydantic,
+)
 from trio_responses._tools.context import is_context
 
 if TYPE_CHECKING:
@@ -22,10 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["ParameterTypes", "parameter_types", "signature_of"]
 
 FACTORIES: dict[type, Callable[[], Any]] = {list: list, dict: dict, set: set}
-METHOD_HINTS = {
-    "staticmethod": "write @staticmethod above @function_tool",
-    "classmethod": "make the tool of the method of the class, with function_tool(Class.method)",
-}
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -34,9 +35,6 @@ def signature_of(function: Any) -> inspect.Signature:
 
     :raises ConfigurationError: if the object is no function, yields, or has no signature.
     """
-    kind = type(function).__name__
-    if kind in METHOD_HINTS:
-        raise ConfigurationError(f"@function_tool was applied to a {kind}: {METHOD_HINTS[kind]}")
     if not inspect.isroutine(function):
         raise ConfigurationError(f"a tool must be made from a function, not from {function!r}")
     name = function.__name__
@@ -48,22 +46,7 @@ def signature_of(function: Any) -> inspect.Signature:
         raise ConfigurationError(
             f"{name} has no signature: wrap it in a function with annotated parameters"
         ) from error
-    _check_no_method(function, signature)
     return signature
-
-
-def _check_no_method(function: Any, signature: inspect.Signature) -> None:
-    """Raise `ConfigurationError` for a function in a class that is not bound to an instance."""
-    first = next(iter(signature.parameters.values()), None)
-    method = function.__qualname__.rpartition("<locals>.")[2]
-    if first is None or "." not in method or first.name not in {"self", "cls"}:
-        return
-    if first.annotation is inspect.Parameter.empty:
-        raise ConfigurationError(
-            f"{method} is a method, and the model cannot give its {first.name!r}:"
-            " leave the method without the decorator, and make the tool of an instance with"
-            f" function_tool(instance.{function.__name__}), or decorate a plain function"
-        )
 
 
 class ParameterTypes(NamedTuple):
@@ -93,9 +76,12 @@ def parameter_types(
         if is_context(annotation):
             contexts.append(parameter.name)
             continue
+        place = f"parameters.{parameter.name}"
+        if is_field_of_pydantic(parameter.default):  # def f(city: str = pydantic.Field(...))
+            annotation = Annotated[annotation, parameter.default]
         described = _describe(annotation, descriptions.get(parameter.name))
         names[f"p{number}"] = parameter.name
-        fields.append((f"p{number}", described, _default(parameter)))
+        fields.append((f"p{number}", field_annotation(described, place), _default(parameter)))
     if len(contexts) > 1:
         raise ConfigurationError(
             f"{function.__name__} has two parameters for the context of a call,"
@@ -153,7 +139,8 @@ def _describe(annotation: Any, text: str | None) -> Any:
     """Return an annotation with a description: its own one, otherwise that of the docstring."""
     if get_origin(annotation) is Annotated:
         for extra in annotation.__metadata__:
-            if isinstance(extra, msgspec.Meta) and extra.description is not None:
+            own = isinstance(extra, msgspec.Meta) or is_of_pydantic(extra)
+            if own and getattr(extra, "description", None) is not None:
                 return annotation
         text = next((extra for extra in annotation.__metadata__ if isinstance(extra, str)), text)
     return Annotated[annotation, msgspec.Meta(description=text)] if text else annotation
@@ -164,9 +151,18 @@ def _default(parameter: inspect.Parameter) -> Any:
     default: Any = parameter.default
     if default is inspect.Parameter.empty:
         return msgspec.NODEFAULT
+    if is_field_of_pydantic(default):
+        return _default_of_pydantic(default)
     factory = FACTORIES.get(default.__class__)
     if factory is not None and not default:
         return msgspec.field(default_factory=factory)
     if isinstance(default, msgspec.Struct) or not isinstance(default, Hashable):
         return msgspec.field(default_factory=lambda: default)
     return msgspec.field(default=default)
+
+
+def _default_of_pydantic(field: Any) -> Any:
+    """Return the default of a field for a default that is a ``pydantic.Field``."""
+    if field.is_required():
+        return msgspec.NODEFAULT
+    return msgspec.field(default_factory=lambda: field.get_default(call_default_factory=True))

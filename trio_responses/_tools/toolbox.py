@@ -26,11 +26,11 @@ from trio_responses._protocol.calls import (
 )
 from trio_responses._settings import check_option_values
 from trio_responses._tools.context import CallContext
-from trio_responses._tools.exceptions import describe_exception
+from trio_responses._tools.exceptions import asks_for_retry, describe_exception, is_model_retry
 from trio_responses._tools.function import (
     FunctionTool,
-    InvalidArguments,
     InvalidResult,
+    check_max_retries,
     encode_output,
 )
 from trio_responses._tools.namespace import find_named_tools, tool_key
@@ -62,7 +62,7 @@ Approve: TypeAlias = Callable[[Any], Awaitable[bool | str]]
 
 OnToolError: TypeAlias = Literal["return", "raise"]
 """How an exception of a tool is handled: ``"return"`` sends the error to the model, ``"raise"``
-ends the run with the exception. Invalid arguments are always sent to the model as an error."""
+ends the run with the exception. Invalid arguments and `ModelRetry` are always sent to the model."""
 
 MakeContext: TypeAlias = Callable[[wire.FunctionCall], CallContext]
 """Returns the context of a call of a function."""
@@ -159,6 +159,7 @@ class Toolbox:
         timeout: float | None,
         on_error: OnToolError,
         max_output: int,
+        max_retries: int | None,
     ) -> None:
         check_option_values(on_tool_error=on_error)
         named = list(find_named_tools(tools))
@@ -180,6 +181,19 @@ class Toolbox:
         self.timeout = timeout
         self.on_error: OnToolError = on_error
         self.max_output = max_output
+        self.max_retries: int | None = check_max_retries("max_tool_retries", max_retries)
+
+    def with_tools(self, tools: Sequence[ToolLike]) -> Toolbox:
+        """Return a toolbox with other tools, and the same handlers and limits."""
+        return Toolbox(
+            tools=tools,
+            handlers=self.handlers,
+            approve=self.approve,
+            timeout=self.timeout,
+            on_error=self.on_error,
+            max_output=self.max_output,
+            max_retries=self.max_retries,
+        )
 
     def handles(self, call: OutputItem) -> bool:
         """Whether the run answers a tool call.
@@ -293,16 +307,24 @@ class Toolbox:
         function, timeout = self._function(call), self.timeout
         if function is not None and function.timeout is not None:
             timeout = function.timeout
-        with trio.fail_after(float("inf") if timeout is None else timeout):
-            if function is not None and isinstance(call, wire.FunctionCall):
-                result = await function.call(function.bind(call.arguments), make_context(call))
+        with trio.move_on_after(float("inf") if timeout is None else timeout):
+            return await self._run(call, function, make_context)
+        raise trio.TooSlowError(
+            f"the tool {name_of_call(call)!r} took longer than its limit of {timeout:g} s"
+        )
+
+    async def _run(
+        self, call: OutputItem, function: FunctionTool[..., Any] | None, make_context: MakeContext
+    ) -> msgspec.Raw:
+        if function is not None and isinstance(call, wire.FunctionCall):
+            result = await function.call(function.bind(call.arguments), make_context(call))
+            result = encode_output(result, tool=name_of_call(call))
+        else:
+            handler = self._handler(call)
+            assert handler is not None  # noqa: S101 - `handles` checks it
+            result = await handler(call)
+            if isinstance(call, TEXT_OUTPUT_CALLS) and not is_output_item(result):
                 result = encode_output(result, tool=name_of_call(call))
-            else:
-                handler = self._handler(call)
-                assert handler is not None  # noqa: S101 - `handles` checks it
-                result = await handler(call)
-                if isinstance(call, TEXT_OUTPUT_CALLS) and not is_output_item(result):
-                    result = encode_output(result, tool=name_of_call(call))
         return self._limited(call, make_output(call, result))
 
     def error_output(self, call: OutputItem, error: Exception) -> msgspec.Raw | None:
@@ -310,7 +332,8 @@ class Toolbox:
 
         :return: `None` if the output of this type of call has no place for text.
         """
-        output = make_error_output(call, f"Error: {describe_exception(error)}")
+        label = "" if is_model_retry(error) else "Error: "
+        output = make_error_output(call, label + describe_exception(error))
         return None if output is None else self._limited(call, output)
 
     def shorten(self, output: msgspec.Raw) -> msgspec.Raw:
@@ -321,8 +344,11 @@ class Toolbox:
         return limit_output(output, self.max_output) or output
 
     def ends_run(self, error: Exception) -> bool:
-        """Whether an exception of a tool ends the run. Invalid arguments do not.
+        """Whether an exception of a tool ends the run. What the model can correct does not."""
+        return self.on_error == "raise" and not asks_for_retry(error)
 
-        The model can correct invalid arguments.
-        """
-        return self.on_error == "raise" and not isinstance(error, InvalidArguments)
+    def retries_of(self, call: OutputItem) -> int | None:
+        """Return how often the model may call the tool of a call again; `None` without a limit."""
+        function = self._function(call)
+        own = function.max_retries if function is not None else None
+        return self.max_retries if own is None else own

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trio_responses._endpoint import Endpoint
+    from trio_responses._rate_limiter import LimitQueue
     from trio_responses._settings import (
         Keepalive,
         Limits,
@@ -78,6 +79,8 @@ class ConnectionConfig:
     websocket_retry: float | None = None
     http2: bool = False
     recover: RecoverOption | None = None
+    rate_limits: LimitQueue | None = None
+    """The limits that requests wait for, shared with other connections."""
     instruments: Instruments = field(default_factory=Instruments, repr=False)
 
 

@@ -200,7 +200,10 @@ class HTTPClient:
         )
         try:
             with _errors_as_lost(trio.current_time()), scope:
-                return await self._pool.handle_async_request(request)
+                response = await self._pool.handle_async_request(request)
+                if self.config.rate_limits is not None:
+                    self.config.rate_limits.report(decode_headers(response))
+                return response
         except BaseException:
             await self._close_unusable()
             raise

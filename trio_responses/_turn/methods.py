@@ -14,6 +14,7 @@ from trio_responses._errors import (
 )
 from trio_responses._settings import check_option_values, check_turn_timeouts
 from trio_responses._tools.parsing import parse_response, with_text_format
+from trio_responses._turn.answer_format import ANY_TEXT, with_answer_format
 from trio_responses._turn.request_builder import StaticRequest, create_command
 from trio_responses._turn.stream import ResponseStream, TurnSender
 from trio_responses._wire.param_checks import check_params
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Unpack
 
+    from trio_responses._json_types.adapter import TypeAdapterLike
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Timeouts
     from trio_responses._tools.parsing import ParsedResponse
+    from trio_responses._turn.answer_format import AnswerFormat
     from trio_responses._wire import Input, Response
     from trio_responses._wire.params import ResponseCreateParams
 
@@ -33,7 +36,7 @@ __all__ = ["STREAM_OPTIONS", "TURN_OPTIONS", "Lane", "TurnMethods", "without_out
 T = TypeVar("T")
 
 TURN_OPTIONS: Final = ("delivery", "max_retries", "timeouts")
-STREAM_OPTIONS: Final = (*TURN_OPTIONS, "snapshot")
+STREAM_OPTIONS: Final = (*TURN_OPTIONS, "snapshot", "text_format")
 """Names of keyword arguments that are no parameters of the request."""
 
 
@@ -67,11 +70,13 @@ class TurnMethods:
         max_retries: int | None,
         timeouts: Timeouts | None,
         generate: bool | None = None,
+        answer_format: AnswerFormat = ANY_TEXT,
     ) -> ResponseStream:
         """Return the stream of a turn; its block sends the request.
 
         :param params: parameters that `check_params` accepts.
         :param generate: `False` for a warm-up.
+        :param answer_format: what the parameters ask for, if the stream may parse the answer.
         """
         check_option_values(delivery=delivery)
         if timeouts is not None:
@@ -82,6 +87,7 @@ class TurnMethods:
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
+            answer_format=answer_format,
         )
 
     def stream(
@@ -89,6 +95,7 @@ class TurnMethods:
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
+        text_format: Any = None,
         snapshot: bool = True,
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -96,13 +103,15 @@ class TurnMethods:
     ) -> ResponseStream:
         """Return a stream for one turn: its block sends the request and receives the events."""
         check_params(params, of="stream()", options=STREAM_OPTIONS)
+        settings, answer_format = with_answer_format(text_format, params)
         return self._open_turn(
             input,
-            params,
+            settings,
             delivery=delivery,
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,
+            answer_format=answer_format,
         )
 
     async def create(
@@ -186,7 +195,7 @@ class TurnMethods:
     @overload
     async def parse(
         self,
-        answer: type[T],
+        answer: type[T] | TypeAdapterLike[T],
         input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
@@ -229,7 +238,8 @@ class TurnMethods:
         The model has to follow the JSON schema of the type, in strict mode where strict mode can
         express the type (`JSONType`). If cancelled, the remaining events are discarded.
 
-        :param answer: a Struct, a dataclass, or any other type that msgspec decodes.
+        :param answer: a Struct, a dataclass, a model of pydantic, or any other type that `JSONType`
+            accepts.
         :param input: as for `create`.
         :param params: as of `create`; ``text`` may have keys other than ``format``.
         :raises RefusalError: when the model refuses.
@@ -299,6 +309,7 @@ class Lane(TurnMethods):
         input: Input | None = None,  # noqa: A002 - the protocol's field name
         *,
         delivery: DeliveryMode = "at_most_once",
+        text_format: Any = None,
         snapshot: bool = True,
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
@@ -308,6 +319,7 @@ class Lane(TurnMethods):
         return super().stream(
             input,
             delivery=delivery,
+            text_format=text_format,
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,

@@ -68,8 +68,22 @@ class RequestBuilder(Protocol):
         ...
 
     @property
+    def max_output_tokens(self) -> int | None:
+        """The limit of the output, if the request has one."""
+        ...
+
+    def count_input_bytes(self) -> int:
+        """Return about how many bytes of input the model reads, those that the server has too."""
+        ...
+
+    @property
     def parent(self) -> str | None:
         """The ``previous_response_id`` of the request."""
+        ...
+
+    @property
+    def conversation_id(self) -> str | None:
+        """The id of the conversation, if the user has chosen one."""
         ...
 
     def write(self, placement: Placement, latest: Latest) -> bytes:
@@ -118,11 +132,18 @@ class StaticRequest:
         parent = command.previous_response_id
         self.parent: str | None = parent if isinstance(parent, str) else None
         self.model: str | None = command.model if isinstance(command.model, str) else None
+        self.conversation_id: str | None = None
         self.observer: TurnObserver | None = None
         self.timeouts: Timeouts | None = timeouts
         self.is_warm_up: bool = command.generate is False
         self.is_background: bool = command.background is True
+        limit = command.max_output_tokens
+        self.max_output_tokens: int | None = limit if isinstance(limit, int) else None
         self._payload = wire.encode(command)
+
+    def count_input_bytes(self) -> int:
+        """Return the size of the request. What its parent has is not known."""
+        return len(self._payload)
 
     def write(self, placement: Placement, latest: Latest) -> bytes:  # noqa: ARG002 - the Protocol
         """Return the encoded request, with the name that its model has at the server."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Unpack
 
+    from trio_responses._json_types.adapter import TypeAdapterLike
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import Timeouts
     from trio_responses._tools.parsing import ParsedResponse
@@ -91,6 +92,7 @@ class Responses:
         delivery: DeliveryMode = "at_most_once",
         max_retries: int | None = None,
         timeouts: Timeouts | None = None,
+        text_format: Any = None,
         snapshot: bool = True,
         **params: Unpack[ResponseCreateParams],
     ) -> ResponseStream:
@@ -98,6 +100,7 @@ class Responses:
         return self._turns.stream(
             input,
             delivery=delivery,
+            text_format=text_format,
             snapshot=snapshot,
             max_retries=max_retries,
             timeouts=timeouts,
@@ -107,7 +110,7 @@ class Responses:
     @overload
     async def parse(
         self,
-        text_format: type[T],
+        text_format: type[T] | TypeAdapterLike[T],
         input: Input | None = None,
         *,
         delivery: DeliveryMode = "at_most_once",
@@ -138,7 +141,8 @@ class Responses:
     ) -> ParsedResponse[Any]:
         """Run one turn whose answer is a value of a type, as ``connection.parse`` does.
 
-        :param text_format: a Struct, a dataclass, or any other type that msgspec decodes.
+        :param text_format: a Struct, a dataclass, a model of pydantic, or any other type that
+            `JSONType` accepts.
         """
         return await self._turns.parse(
             text_format,

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum, auto
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar, overload
 
 import msgspec
 import trio
@@ -45,6 +46,8 @@ from trio_responses._protocol.delivery import (
     needs_delay,
 )
 from trio_responses._protocol.requests import ENDED, SteerState
+from trio_responses._tools.parsing import parse_response
+from trio_responses._turn.answer_format import ANY_TEXT
 from trio_responses._turn.request_builder import raw_items
 from trio_responses._turn.steering import SteerReceipt
 from trio_responses._wire import (
@@ -68,13 +71,16 @@ if TYPE_CHECKING:
     from trio_responses._protocol.accumulator import Snapshot
     from trio_responses._protocol.delivery import DeliveryMode
     from trio_responses._settings import RetryPolicy
+    from trio_responses._tools.parsing import ParsedResponse
+    from trio_responses._turn.answer_format import AnswerFormat, AnswerType
     from trio_responses._turn.attempt import TurnAttempt
     from trio_responses._turn.request_builder import RequestBuilder
+    from trio_responses._turn.work import ActiveWork
     from trio_responses._wire import Input, Response, ServerEvent, Usage
 
     EndEvent: TypeAlias = ResponseCompleted | ResponseFailed | ResponseIncomplete
 
-__all__ = ["CallIterator", "ResponseStream", "TurnSender", "raise_if_failed"]
+__all__ = ["CallIterator", "ResponseStream", "TurnSender", "accumulator_of", "raise_if_failed"]
 
 T = TypeVar("T")
 
@@ -95,6 +101,11 @@ class TurnSender(Protocol):
     @property
     def retry_policy(self) -> RetryPolicy:
         """How often a turn is sent again by default, and how long it may wait."""
+        ...
+
+    @property
+    def work(self) -> ActiveWork:
+        """The count of the turns in progress, which refuses new ones while it is drained."""
         ...
 
     async def start_turn(self, request: RequestBuilder, *, retry: bool = False) -> TurnAttempt:
@@ -202,6 +213,7 @@ class ResponseStream:
         delivery: DeliveryMode,
         snapshot: bool,
         max_retries: int | None = None,
+        answer_format: AnswerFormat = ANY_TEXT,
     ) -> None:
         self._sender = sender
         self._retry_policy = (
@@ -209,10 +221,15 @@ class ResponseStream:
         )
         """The policy of this turn; `None` for the one of the sender."""
         self._request = request
+        self._within_run = False
+        """Whether the turn is part of a run, which counts as one piece of work."""
+        self._is_counted = False
+        """Whether the turn counts as work in progress."""
         self._choice: DeliveryMode = delivery
-        self._keeps_snapshot = snapshot
+        self._answer_format = answer_format
+        self._keeps_text = snapshot or answer_format.is_json
         self._state = StreamState.NEW
-        self._accumulator = Accumulator(keep_text=snapshot)
+        self._accumulator = Accumulator(keep_text=self._keeps_text)
         self._held: Sequence[ServerEvent] = ()
         """Events that were taken, the read ones included until they are accumulated."""
         self._ready: list[StreamEvent] = []
@@ -246,10 +263,12 @@ class ResponseStream:
 
         If cancelled before the first byte is written, nothing was sent.
 
-        :raises ResponsesError: when the request cannot be sent; ``delivery`` is ``not_sent``.
+        :raises ResponsesError: when the request cannot be sent; ``delivery`` is ``not_sent``. A
+            `ConnectionClosed` while the connection or the pool drains.
         """
         if self._turn is not None:
             raise RuntimeError("a stream can be entered only once")
+        self._begin_work()
         try:
             await self._send()
         except BaseException as error:
@@ -345,6 +364,70 @@ class ResponseStream:
         async for _ in self.batches():
             pass
         return raise_if_failed(self.response)
+
+    @overload
+    def partials(self, answer: type[T]) -> AsyncIterator[T]: ...
+    @overload
+    def partials(self, answer: Any = None) -> AsyncIterator[Any]: ...
+    def partials(self, answer: Any = None) -> AsyncIterator[Any]:
+        """Iterate over the values of a typed answer while its JSON is written.
+
+        For example, to show an answer that fills in::
+
+            async with connection.stream(prompt, model=MODEL, text_format=Weather) as stream:
+                async for partial in stream.partials(Weather):
+                    print(partial.city, partial.degrees)
+
+        Each value has the data of all text so far. Strings grow, and lists grow item by item; other
+        values are there when they are finished. **A field that is not written yet is** `None`,
+        whatever its annotation says; a key of a `TypedDict` is missing. Partial values are objects
+        of the type, made without validation: no ``__post_init__``, validator or default of the
+        type is used. What is finished is shared by the values that follow: do not change it.
+
+        The last value is the complete one: decoded and validated, as ``connection.parse`` returns
+        it. There is one value for all the text that has arrived at once, and none for events that
+        add nothing. The text is that of the last message of the answer, which ``parse`` decodes:
+        if another message starts, or the request is sent again, the values start again.
+
+        To wait for a value is a checkpoint; if cancelled, no event is lost. After a ``break``, the
+        next iteration continues with a value of all the text.
+
+        :param answer: the type; may be left out if it was given as ``text_format``.
+        :raises ConfigurationError: if the request does not ask for JSON, or for another type.
+        :raises ParseError: after the last partial value, as ``connection.parse`` does: for a
+            refusal, an answer that was cut off, or text that does not match the type.
+        :raises ResponsesError: as the iteration over events does.
+        """
+        from trio_responses._turn.partials import PartialValues  # noqa: PLC0415 - on first use
+
+        answer_type = self._answer_format.type_of(answer)
+        return PartialValues(
+            answer_type,
+            read_batch=self._next_batch,
+            accumulator=partial(accumulator_of, self),
+            parse=lambda: self._parse(answer_type).parsed,
+        )
+
+    @overload
+    async def get_parsed_response(self, answer: type[T]) -> ParsedResponse[T]: ...
+    @overload
+    async def get_parsed_response(self, answer: Any = None) -> ParsedResponse[Any]: ...
+    async def get_parsed_response(self, answer: Any = None) -> ParsedResponse[Any]:
+        """Read to the end, and return the `Response` with its answer as a value of a type.
+
+        If cancelled, no event is lost: the rest can still be read.
+
+        :param answer: as of `partials`.
+        :raises ConfigurationError: as `partials` does.
+        :raises ParseError: as ``connection.parse`` does.
+        :raises ResponsesError: as `get_final_response` does.
+        """
+        answer_type = self._answer_format.type_of(answer)
+        await self.get_final_response()
+        return self._parse(answer_type)
+
+    def _parse(self, answer: AnswerType) -> ParsedResponse[Any]:
+        return parse_response(raise_if_failed(self.response), answer.json_type)
 
     def text_deltas(self, *, final_only: bool = False) -> AsyncIterator[str]:
         """Iterate over the text alone, piece by piece.
@@ -723,7 +806,7 @@ class ResponseStream:
 
     def _start_new_response(self) -> None:
         """Discard the held events, and start to accumulate a new response."""
-        self._accumulator = Accumulator(keep_text=self._keeps_snapshot)
+        self._accumulator = Accumulator(keep_text=self._keeps_text)
         self._held, self._ready, self._accumulated = (), [], 0
 
     def _hold(self, read: ServerEvent, ready: list[ServerEvent]) -> None:
@@ -758,12 +841,33 @@ class ResponseStream:
         if request.observer is not None:
             request.observer.retrying(delay, error)
 
+    def _begin_work(self) -> None:
+        """Count the turn as work in progress, unless it counts already or its run does.
+
+        :raises ConnectionClosed: while the connection or the pool drains.
+        """
+        if not self._is_counted and not self._within_run:
+            self._sender.work.begin()
+            self._is_counted = True
+
+    def _end_work(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            self._sender.work.end()
+
     def _notify_end(self, error: BaseException | None = None) -> None:
-        """Notify the instruments that the turn has ended or was left early."""
+        """Stop counting the turn, which has ended or was left early; notify the instruments."""
+        self._end_work()
         observer = self._request.observer
         if observer is not None:
             responses = self.responses if self._response is not None else ()
             observer.ended(responses, error, self.response_id, self._usages)
+
+
+def accumulator_of(stream: ResponseStream) -> Accumulator:
+    """Return the accumulator of a stream, with all events that were read."""
+    stream._accumulate()  # noqa: SLF001 - of this module
+    return stream._accumulator  # noqa: SLF001 - likewise
 
 
 def raise_if_failed(response: Response) -> Response:

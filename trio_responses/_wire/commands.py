@@ -60,8 +60,11 @@ class ResponseCreate(
     """Whether the server keeps the response after the socket closes; the server's default is
     true."""
     tools: Sequence[Tool | Mapping[str, Any]] | UnsetType = UNSET
+    """The tools that the model may call, as definitions."""
     tool_choice: str | Mapping[str, Any] | UnsetType = UNSET
+    """Which tools the model calls: ``auto``, ``none``, ``required``, or a mapping."""
     parallel_tool_calls: bool | UnsetType | None = UNSET
+    """Whether the model may call several tools at once; the server's default is true."""
     max_tool_calls: int | UnsetType | None = UNSET
     """Maximum number of calls of the server's own tools."""
     max_output_tokens: int | UnsetType | None = UNSET
@@ -71,7 +74,9 @@ class ResponseCreate(
     text: Mapping[str, Any] | UnsetType = UNSET
     """Text settings: ``format``, ``verbosity``."""
     temperature: float | UnsetType | None = UNSET
+    """Sampling temperature from 0 to 2; lower values vary less."""
     top_p: float | UnsetType | None = UNSET
+    """Share of the probability mass that sampling considers, from 0 to 1."""
     top_logprobs: int | UnsetType | None = UNSET
     """Number of most likely tokens to return at each position."""
     include: Sequence[str] | UnsetType | None = UNSET
@@ -83,26 +88,37 @@ class ResponseCreate(
     conversation: str | Mapping[str, Any] | UnsetType | None = UNSET
     """A conversation that the server stores. Cannot be combined with ``previous_response_id``."""
     prompt: Mapping[str, Any] | UnsetType | None = UNSET
+    """A prompt template that the server stores: ``id``, ``version``, ``variables``."""
     prompt_cache_key: str | UnsetType | None = UNSET
     """Key by which requests with the same prefix use the same cache."""
     prompt_cache_options: Mapping[str, Any] | UnsetType = UNSET
+    """Settings of the prompt cache: ``mode``, ``ttl``, ``prewarm``."""
     prompt_cache_retention: str | UnsetType | None = UNSET
+    """Deprecated: use the ``ttl`` of ``prompt_cache_options``."""
     safety_identifier: str | UnsetType | None = UNSET
     """Identifies the end user, as a hash."""
     service_tier: str | UnsetType | None = UNSET
+    """The service tier, such as ``default``, ``flex`` or ``priority``."""
     truncation: str | UnsetType | None = UNSET
     """``auto`` drops the oldest items when the context is full; ``disabled`` fails."""
     moderation: Mapping[str, Any] | UnsetType | None = UNSET
+    """The moderation of input and output: ``model``, ``policy``."""
     access_programs: Mapping[str, Any] | UnsetType = UNSET
+    """The access programs that the request uses: ``cyber``."""
     image: Mapping[str, Any] | UnsetType = UNSET
+    """Settings of the images in the input: ``context_compression``."""
     multi_agent: Mapping[str, Any] | UnsetType | None = UNSET
     """Settings of subagents (beta, multi-agent)."""
     user: str | UnsetType = UNSET
     """Deprecated: use ``safety_identifier`` and ``prompt_cache_key``."""
     stream: bool | UnsetType | None = UNSET
+    """Only for HTTP: whether the answer is a stream of events."""
     stream_options: Mapping[str, Any] | UnsetType | None = UNSET
+    """Settings of the events: ``include_obfuscation``."""
     background: bool | UnsetType | None = UNSET
+    """Only for HTTP: whether the response goes on when nobody reads its events."""
     background_options: Mapping[str, Any] | UnsetType = UNSET
+    """Only for HTTP: settings of a response in the background."""
     extra: Mapping[str, JSON] | UnsetType = UNSET
     """Fields that this version does not know, sent at the top level."""
 
@@ -120,6 +136,7 @@ class ResponseSteer(
     previous_response_id: str
     """Id of the response in progress."""
     input: str | Sequence[InputItem | Mapping[str, Any] | msgspec.Raw]
+    """The text or the messages to add."""
 
 
 class ResponseInject(
@@ -135,6 +152,7 @@ class ResponseInject(
     response_id: str
     """Id of the active response."""
     input: Sequence[InputItem | Mapping[str, Any] | msgspec.Raw]
+    """The outputs to add."""
 
 
 ClientEvent: TypeAlias = ResponseCreate | ResponseSteer | ResponseInject

@@ -20,6 +20,7 @@ import msgspec
 from trio_responses._wire.base import Item, Part, UnknownItem
 from trio_responses._wire.items import InputItem
 from trio_responses._wire.params import (
+    ConversationParams,
     HasToolDefinition,
     ResponseCreateParams,
 )
@@ -53,7 +54,7 @@ _NO_SUCH_PARAMETER: Final = {
     "max_tokens": "use max_output_tokens=",
     "max_completion_tokens": "use max_output_tokens=",
     "response_format": 'use text={"format": ...}, or parse() for a Python type',
-    "text_format": "use parse()",
+    "text_format": "use parse(), stream() or run_stream()",
     "output_type": "use parse()",
     "format": 'use text={"format": ...}',
     "verbosity": 'use text={"verbosity": ...}',
@@ -150,15 +151,18 @@ def merge_extra_body(params: Mapping[str, Any]) -> dict[str, Any]:
     """
     fields = dict(params)
     extra_body = fields.pop("extra_body", None)
-    return _merge(fields, extra_body) if extra_body else fields
+    return merge_fields(fields, extra_body) if extra_body else fields
 
 
-def _merge(fields: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+def merge_fields(fields: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields with others merged into them: objects key by key, at every depth."""
     merged = dict(fields)
     for name, value in extra.items():
         old = merged.get(name)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            merged[name] = _merge(cast("Mapping[str, Any]", old), cast("Mapping[str, Any]", value))
+            merged[name] = merge_fields(
+                cast("Mapping[str, Any]", old), cast("Mapping[str, Any]", value)
+            )
         else:
             merged[name] = value
     return merged
@@ -174,6 +178,8 @@ def _check_of_key(typed_dict: Any, name: str, path: str = "") -> Check:
     :param path: the place of the typed dict, in front of the name.
     """
     path += name
+    if path == "tools" and typed_dict is ConversationParams:
+        return _check_tools_of_conversation
     return _SPECIAL.get(path) or _check_of(_hint_of(typed_dict, name), path)
 
 
@@ -428,7 +434,10 @@ def _check_required(value: Mapping[Any, Any], required: Sequence[str], path: str
 
 def _check_tools(value: Any) -> None:
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise TypeError(_describe_type("tools", "a list of tools", value))
+        problem = _describe_type("tools", "a list of tools", value)
+        if callable(value) and not _has_definition(value):
+            problem += ": only the runs of a conversation accept a function that returns the tools"
+        raise TypeError(problem)
     for index, tool in enumerate(cast("Sequence[object]", value)):
         if isinstance(tool, Mapping):
             _check_tool(cast("Mapping[str, Any]", tool), f"tools[{index}]")
@@ -439,6 +448,12 @@ def _check_tools(value: Any) -> None:
             )
         elif not isinstance(tool, ToolDefinition | msgspec.Raw) and not _has_definition(tool):
             raise TypeError(_describe_type(f"tools[{index}]", "a tool or a mapping", tool))
+
+
+def _check_tools_of_conversation(value: Any) -> None:
+    """Check the tools of a conversation: a list, or a function that a run calls for the list."""
+    if not callable(value) or _has_definition(value):
+        _check_tools(value)
 
 
 def _has_definition(tool: HasToolDefinition | object) -> bool:

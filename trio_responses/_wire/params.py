@@ -1,15 +1,16 @@
 """The parameters of a request, as typed dicts.
 
 ``ResponseCreateParams`` lists the fields of ``response.create`` that callers set, and
-``ConversationParams`` those of them that hold for a whole conversation. The methods of connections
-and conversations take them as keyword arguments; ``param_checks`` checks them at run time. `WORDS`
-says which fields take a fixed set of words.
+``ConversationParams`` those of them that hold for a whole conversation. Both have the
+``SharedParams``; they differ in ``tools``, which the runs of a conversation may choose. The methods
+of connections and conversations take them as keyword arguments; ``param_checks`` checks them at run
+time. `WORDS` says which fields take a fixed set of words.
 
 The fields that the library sets itself (``stream_id``, ``generate``, ``stream``)
 are no parameters. Fields that this version does not know go through ``extra_body``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, Required, TypeAlias, TypedDict
 
 from trio_responses._wire.tools import Tool
@@ -22,6 +23,14 @@ class HasToolDefinition(Protocol):
     def definition(self) -> Tool:
         """The definition that the model sees."""
         ...
+
+
+ChooseTools: TypeAlias = Callable[
+    [Any],
+    Sequence[Tool | Mapping[str, Any] | HasToolDefinition]
+    | Awaitable[Sequence[Tool | Mapping[str, Any] | HasToolDefinition]],
+]
+"""Called with a `ToolContext` before each turn of a run: returns the tools of the turn."""
 
 
 class ReasoningParam(TypedDict, total=False):
@@ -235,8 +244,8 @@ class ConversationParam(TypedDict, total=False):
     """Id of the conversation."""
 
 
-class ConversationParams(TypedDict, total=False):
-    """The parameters that hold for a whole conversation.
+class SharedParams(TypedDict, total=False):
+    """The parameters of a response that are the same for a whole conversation.
 
     A parameter that is left out is not sent. `None` is sent as null.
     """
@@ -246,8 +255,6 @@ class ConversationParams(TypedDict, total=False):
     instructions: str | None
     """System or developer instructions. The server does not take them over from a previous
     response; a conversation sends them with each turn."""
-    tools: Sequence[Tool | Mapping[str, Any] | HasToolDefinition]
-    """The tools that the model may call: function tools, or definitions of any tools."""
     tool_choice: ToolChoiceParam
     """Which tools the model calls; the default is ``auto``."""
     parallel_tool_calls: bool | None
@@ -313,9 +320,22 @@ class ConversationParams(TypedDict, total=False):
     key, at every depth; any other value replaces the value of the parameter."""
 
 
-class ResponseCreateParams(ConversationParams, total=False):
+class ConversationParams(SharedParams, total=False):
+    """The parameters that hold for a whole conversation.
+
+    A parameter that is left out is not sent. `None` is sent as null.
+    """
+
+    tools: Sequence[Tool | Mapping[str, Any] | HasToolDefinition] | ChooseTools
+    """The tools that the model may call: function tools, or definitions of any tools. For runs also
+    a function, sync or async, that is called before each turn and returns them."""
+
+
+class ResponseCreateParams(SharedParams, total=False):
     """The parameters of one response, but for its input."""
 
+    tools: Sequence[Tool | Mapping[str, Any] | HasToolDefinition]
+    """The tools that the model may call: function tools, or definitions of any tools."""
     previous_response_id: str | None
     """Id of the response that this one continues. A response that was not stored can be continued
     only on its own lane and socket."""

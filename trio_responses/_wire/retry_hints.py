@@ -1,4 +1,4 @@
-"""The delay before a retry, as servers state it: in HTTP headers and in error messages."""
+"""What servers state about delays and rates: in HTTP headers and in error messages."""
 
 import email.utils
 import math
@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC
+from typing import NamedTuple
 
 _MILLISECONDS = {
     **dict.fromkeys(("ms", "msec", "msecs", "millisecond", "milliseconds"), 1.0),
@@ -40,6 +41,9 @@ _LIMITS = frozenset(
 )
 """The codes and types of errors whose message may state a delay."""
 _LIMIT_STATUSES = frozenset({429, 503, 529})
+_LONGEST_RESET = 31 * 86_400.0
+"""A longer time is none: some servers send the date of the reset in seconds."""
+_MINUTE = 60.0
 
 
 def parse_retry_after(
@@ -59,9 +63,7 @@ def parse_retry_after(
     if delay is not None:
         return delay / 1000
     value = values.get("retry-after")
-    delay = _parse_number(value)
-    if delay is None and value is not None and _WHOLE.fullmatch(value.strip()):
-        return _parse_duration(value)
+    delay = _parse_seconds(value)
     if delay is None and value is not None:
         try:
             date = email.utils.parsedate_to_datetime(value)
@@ -71,6 +73,36 @@ def parse_retry_after(
         except (ValueError, OverflowError):
             return None
     return delay
+
+
+class RateReport(NamedTuple):
+    """What the headers of a server state about one of its limits."""
+
+    limit: float
+    """How much may be used in a period of time."""
+    remaining: float
+    """How much of it is left."""
+    reset: float
+    """The seconds until the whole limit is left."""
+
+
+def parse_rate_reports(headers: Mapping[str, str]) -> dict[str, RateReport]:
+    """Return what the ``x-ratelimit-*`` headers state about ``requests`` and ``tokens``.
+
+    A limit whose headers are missing or invalid is left out. Without a time of the reset, a minute
+    is assumed.
+
+    :param headers: the headers; their names may have any case.
+    """
+    values = {name.lower(): value for name, value in headers.items()}
+    reports: dict[str, RateReport] = {}
+    for unit in ("requests", "tokens"):
+        limit = _parse_number(values.get(f"x-ratelimit-limit-{unit}"))
+        remaining = _parse_number(values.get(f"x-ratelimit-remaining-{unit}"))
+        reset = _parse_seconds(values.get(f"x-ratelimit-reset-{unit}", f"{_MINUTE}"))
+        if limit and remaining is not None and reset is not None and reset <= _LONGEST_RESET:
+            reports[unit] = RateReport(limit, min(remaining, limit), reset)
+    return reports
 
 
 def parse_retry_message(message: str) -> float | None:
@@ -107,6 +139,14 @@ def _parse_duration(text: str) -> float:
         for number, unit in _ONE_PART.findall(text)
     )
     return math.fsum(milliseconds) / 1000
+
+
+def _parse_seconds(text: str | None) -> float | None:
+    """Return a number of seconds, or a duration such as ``6m0s``."""
+    number = _parse_number(text)
+    if number is None and text is not None and _WHOLE.fullmatch(text.strip()):
+        return _parse_duration(text)
+    return number
 
 
 def _parse_number(text: str | None) -> float | None:

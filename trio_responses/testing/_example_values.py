@@ -4,12 +4,14 @@ The same schema and words always give the same value. The value fits the schema,
 pattern that none of a few common texts matches, and for a schema that no finite value fits.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
 from trio_responses.testing._frames import Json
+from trio_responses.testing._pattern_examples import pattern_examples
 
 _MAX_DEPTH: Final = 8
 _PREFERS_NULL: Final = 3
@@ -29,6 +31,8 @@ _FORMATS: Final[Mapping[str, str]] = {
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
 _BASE64: Final = "AAAA"
+_NEW_KEY: Final = "key"
+_ORDER: Final = re.compile(r"\border: (\[[^\]]*\])")
 _CONDITION: Final = re.compile(
     r'\b(?:(minLength|maxLength): (\d+)|(format|contentEncoding): "([\w-]+)")'
 )
@@ -124,9 +128,8 @@ class _ExampleMaker:
     def _make_plain(self, schema: Json, name: str, depth: int) -> Any:
         match _type_of(schema):
             case "object":
-                properties: Json = schema.get("properties") or {}
-                wanted: list[str] = schema.get("required", list(properties))
-                return {key: self.make(properties.get(key), key, depth + 1) for key in wanted}
+                wanted = _wanted_keys(schema)
+                return {key: self.make(_value_of(schema, key), key, depth + 1) for key in wanted}
             case "array":
                 return self._make_array(schema, name, depth)
             case "string":
@@ -144,12 +147,33 @@ class _ExampleMaker:
         least: int = schema.get("minItems", 0)
         size = min(max(least, len(first), 1), schema.get("maxItems", math.inf))
         kinds = [*first, *[rest] * (size - len(first))][:size]
+        if kinds and isinstance(schema.get("contains"), dict):
+            kinds[0] = {"allOf": [kinds[0] or {}, schema["contains"]]}
+        for index, kind in enumerate(_described_order(schema)[: len(kinds)]):
+            kinds[index] = _option_of_type(kinds[index], kind)
+        made: list[Any] = []
         try:
-            return [self.make(kind, name, depth + 1) for kind in kinds]
+            for kind in kinds:
+                value = self.make(kind, name, depth + 1)
+                if schema.get("uniqueItems") and value in made:
+                    value = next(self._others(kind, value, made), value)
+                made.append(value)
         except _TooDeepError:
             if least:
                 raise
             return []
+        return made
+
+    def _others(self, schema: Any, value: Any, made: list[Any]) -> Iterator[Any]:
+        """Yield values of the same schema that an array does not have yet."""
+        resolved = self._resolve(cast("Json", schema)) if isinstance(schema, dict) else {}
+        candidates: list[Any] = resolved.get("enum", [value] if "const" in resolved else [])
+        if not candidates and isinstance(value, str):
+            candidates = [f"{value}{number}" for number in range(2, len(made) + 2)]
+        elif not candidates and isinstance(value, int | float):
+            step = resolved.get("multipleOf", 1)
+            candidates = [value + step * number for number in range(1, len(made) + 1)]
+        return (one for one in candidates if one not in made)
 
     def _make_text(self, schema: Json, name: str) -> str:
         schema = {**_described_conditions(schema), **schema}
@@ -161,7 +185,41 @@ class _ExampleMaker:
         text = next(self._words, name).ljust(least, "x")[: schema.get("maxLength")]
         if "pattern" not in schema:
             return text
-        return next((each for each in (text, *_COMMON_TEXTS) if _fits_pattern(schema, each)), text)
+        examples = pattern_examples(schema["pattern"], least)
+        candidates = itertools.chain((text,), _COMMON_TEXTS, examples)
+        return next((each for each in candidates if _fits_pattern(schema, each)), text)
+
+
+def _wanted_keys(schema: Json) -> list[str]:
+    """Return the keys of an object: the required ones, and as many more as it needs."""
+    properties: Json = schema.get("properties") or {}
+    wanted: list[str] = list(schema.get("required", properties))
+    free = (f"{_NEW_KEY}{number}" for number in itertools.count(1))
+    more = (key for key in itertools.chain(properties, free) if key not in wanted)
+    missing = schema.get("minProperties", 0) - len(wanted)
+    return [*wanted, *itertools.islice(more, max(missing, 0))]
+
+
+def _value_of(schema: Json, key: str) -> Any:
+    """Return the schema of a property, which may be one for any name, or for names of a form."""
+    properties: Json = schema.get("properties") or {}
+    if key in properties:
+        return properties[key]
+    forms: Json = schema.get("patternProperties") or {}
+    others = schema.get("additionalProperties")
+    return next((one for form, one in forms.items() if re.search(form, key)), others)
+
+
+def _described_order(schema: Json) -> list[str]:
+    """Return the types of a tuple: strict schemas have their order only in the description."""
+    found = _ORDER.search(str(schema.get("description", "")))
+    return re.findall(r"\w+", found[1]) if found else []
+
+
+def _option_of_type(schema: Any, kind: str) -> Any:
+    """Return the option of a type, where a schema has options; else the schema."""
+    options: list[Json] = cast("Json", schema).get("anyOf", []) if isinstance(schema, dict) else []
+    return next((one for one in options if one.get("type") == kind), cast("Any", schema))
 
 
 def _described_conditions(schema: Json) -> Json:
@@ -175,8 +233,8 @@ def _described_conditions(schema: Json) -> Json:
 def _fits_pattern(schema: Json, text: str) -> bool:
     try:
         found = re.search(schema["pattern"], text)
-    except re.error:
-        return False  # a pattern of another dialect
+    except (re.error, RecursionError):
+        return False  # a pattern of another dialect, or nested too deeply
     longest: float = schema.get("maxLength", math.inf)
     return found is not None and schema.get("minLength", 0) <= len(text) <= longest
 

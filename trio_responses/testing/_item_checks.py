@@ -4,6 +4,7 @@
 output items: ``status`` of a reasoning item and ``created_by`` are output only.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, cast
@@ -18,6 +19,12 @@ _MAX_ID: Final = 64
 _LONGER_STRINGS: Final = ("image_url", "file_data")
 """Strings with a higher limit than `MAX_STRING`: no frame is large enough to reach it."""
 _NEVER_EMPTY: Final = ("call_id", "name")
+_URL: Final = re.compile(r"https?://[^\s/]+|data:(?P<type>[^;,]*)(;[^;,]+)*;base64,")
+_SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
+    "input_image": ("image_url", "file_id"),
+    "input_file": ("file_id", "file_data", "file_url"),
+}
+"""The fields of which a content part needs one."""
 _ID_PREFIXES: Final[Mapping[str, str]] = {
     "function_call": "fc",
     "custom_tool_call": "ctc",
@@ -359,6 +366,8 @@ class _ItemCheck:
             elif name == "call_id" and len(value) > _MAX_ID:
                 yield refuse("too_long", at, maximum=_MAX_ID, length=len(value))
         elif allowed.parts is not None:
+            if not value and allowed.parts is _INPUT_PARTS:
+                yield refuse("empty_array", at)
             for index, part in enumerate(cast("Any", value)):
                 yield from self._check_part(f"{at}[{index}]", part, allowed.parts)
 
@@ -373,5 +382,20 @@ class _ItemCheck:
         fields = parts.get(str(kind))
         if fields is not None:
             yield from self._check_fields(kind, at, value, fields)
+            yield from _check_sources(kind, at, value)
         elif str(kind) not in self._names:
             yield refuse_value(at, kind, parts)
+
+
+def _check_sources(kind: str, at: str, part: Json) -> Iterator[RequestRefusal]:
+    """Yield refusals of an image or a file without a source, and of an image without a URL."""
+    sources = _SOURCES.get(kind, ())
+    if sources and all(part.get(name) is None for name in sources):
+        yield refuse("missing", f"{at}.{sources[0]}")
+    url = part.get("image_url")
+    if kind == "input_image" and url is not None:
+        found = _URL.match(url)
+        if found is None:
+            yield refuse("url", f"{at}.image_url")
+        elif found["type"] is not None and not found["type"].startswith("image/"):
+            yield refuse("image_type", f"{at}.image_url", value=found["type"])

@@ -15,8 +15,17 @@ Rule: TypeAlias = Literal[
     "type",
     "value",
     "minimum",
+    "maximum",
+    "pattern",
+    "too_many",
     "too_long",
     "empty",
+    "empty_array",
+    "no_input",
+    "url",
+    "image_type",
+    "function_schema",
+    "format_schema",
     "id",
     "duplicate",
     "call_without_output",
@@ -54,9 +63,27 @@ _RULES: Final[Mapping[Rule, _Refusal]] = {
         "Invalid value: '{value}'. Supported values are: {choices}.", "invalid_value", _AT
     ),
     "minimum": _Refusal(
-        "Invalid '{param}': integer below minimum value. Expected a value >= {minimum}, but got"
+        "Invalid '{param}': {kind} below minimum value. Expected a value >= {minimum}, but got"
         " {value} instead.",
-        "integer_below_min_value",
+        "{kind}_below_min_value",
+        _AT,
+    ),
+    "maximum": _Refusal(
+        "Invalid '{param}': {kind} above maximum value. Expected a value <= {maximum}, but got"
+        " {value} instead.",
+        "{kind}_above_max_value",
+        _AT,
+    ),
+    "pattern": _Refusal(
+        "Invalid '{param}': string does not match pattern. Expected a string that matches the"
+        " pattern '{pattern}'.",
+        "invalid_value",
+        _AT,
+    ),
+    "too_many": _Refusal(
+        "Invalid '{param}': too many properties. Expected an object with at most {maximum}"
+        " properties, but got an object with {length} properties instead.",
+        "object_above_max_properties",
         _AT,
     ),
     "too_long": _Refusal(
@@ -71,6 +98,32 @@ _RULES: Final[Mapping[Rule, _Refusal]] = {
         "empty_string",
         _AT,
     ),
+    "empty_array": _Refusal(
+        "Invalid '{param}': empty array. Expected an array with minimum length 1, but got an empty"
+        " array instead.",
+        "empty_array",
+        _AT,
+    ),
+    "no_input": _Refusal(
+        "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation_id' must be"
+        " provided.",
+        "missing_required_parameter",
+    ),
+    "url": _Refusal(
+        "Invalid '{param}'. Expected a valid URL, but got a value with an invalid format.",
+        "invalid_value",
+        _AT,
+    ),
+    "image_type": _Refusal(
+        "Invalid '{param}'. Expected a base64-encoded data URL with an image MIME type (e.g."
+        " 'data:image/png;base64,aW1nIGJ5dGVzIGhlcmU='), but got unsupported MIME type '{value}'.",
+        "invalid_value",
+        _AT,
+    ),
+    "function_schema": _Refusal(
+        "Invalid schema for {what}: {problem}", "invalid_function_parameters", _AT
+    ),
+    "format_schema": _Refusal("Invalid schema for {what}: {problem}", "invalid_json_schema", _AT),
     "id": _Refusal(
         "Invalid '{param}': '{value}'. Expected an ID that begins with '{prefix}'.",
         "invalid_value",
@@ -119,7 +172,7 @@ def refuse(rule: Rule, at: str = "", **values: Any) -> RequestRefusal:
     refusal = _RULES[rule]
     return RequestRefusal(
         message=refusal.message.format(param=at, **values),
-        code=refusal.code,
+        code=None if refusal.code is None else refusal.code.format(**values),
         status=refusal.status,
         param=at if refusal.param == _AT else refusal.param,
     )

@@ -17,6 +17,7 @@ from trio_responses.testing._frames import (
     unsupported_stream_id,
 )
 from trio_responses.testing._item_checks import MAX_STRING, SentNames, check_items, check_strings
+from trio_responses.testing._parameter_checks import check_parameters
 from trio_responses.testing._records import Transport
 from trio_responses.testing._refusals import refuse, refuse_type, refuse_value
 
@@ -58,6 +59,8 @@ _KNOWN_FIELDS: Final = frozenset(
 )
 _WEBSOCKET_FIELDS: Final = frozenset({"type", "stream_id", "generate"})
 """Fields that only WebSocket mode has."""
+_INPUTS: Final = ("input", "previous_response_id", "prompt", "conversation")
+"""The parameters of which a request that generates output needs one."""
 _USER_PARTS: Final = ("input_text", "input_image", "input_file")
 
 
@@ -154,8 +157,17 @@ def check_create(
         _check_input(body.get("input"), names if strict else None)
         or _check_tools(body.get("tools"))
         or _check_context_management(body.get("context_management"))
-        or (_check_lengths(body) if strict else None)
+        or (_check_strictly(body) if strict else None)
     )
+
+
+def _check_strictly(body: Json) -> RequestRefusal | None:
+    """Return a refusal of what the server could process, but OpenAI refuses."""
+    cache: Json = body.get("prompt_cache_options") or {}
+    generates = body.get("generate") is not False and not cache.get("prewarm")
+    if generates and not any(body.get(name) for name in _INPUTS):
+        return refuse("no_input")
+    return check_parameters(body) or _check_lengths(body)
 
 
 _COMPACT_FIELDS: Final = frozenset(
@@ -318,7 +330,8 @@ def _check_context_management(value: Any) -> RequestRefusal | None:
         if threshold is not None and not _is_a(threshold, (int,)):
             return refuse_type(f"{at}.compact_threshold", "an integer", threshold)
         if threshold is not None and threshold < 1:
-            return refuse("minimum", f"{at}.compact_threshold", minimum=1, value=threshold)
+            at += ".compact_threshold"
+            return refuse("minimum", at, kind="integer", minimum=1, value=threshold)
     return None
 
 

@@ -55,6 +55,7 @@ from trio_responses.testing._scripts import (
 from trio_responses.testing._state import ServerOptions, ServerState
 from trio_responses.testing._streams import MemoryStream, memory_connection
 
+_MAX_PORT: Final = 65535
 MAX_MESSAGE_SIZE: Final = 16 * 1024 * 1024 - 1
 """The size of the largest accepted request; a larger one closes the connection with 1009
 (docs/protocol.md 5.9)."""
@@ -521,7 +522,15 @@ class ResponsesServer:
         :param host: The address of an interface of this machine.
         :param ssl_context: The TLS context; None serves without TLS.
         :raises OSError: If the server cannot listen on the address.
+        :raises TypeError: If the port is no integer.
+        :raises ValueError: If the port is not from 0 to 65535.
         """
+        if not isinstance(port, int):
+            raise TypeError(
+                f"port must be an integer, not {port!r}: the host is the second argument"
+            )
+        if not 0 <= port <= _MAX_PORT:
+            raise ValueError(f"port must be from 0 to {_MAX_PORT}, not {port}")
         sockets = await trio.open_tcp_listeners(port, host=host)
         self._host, self._port = host, int(sockets[0].socket.getsockname()[1])
         listeners: list[trio.abc.Listener[trio.abc.Stream]] = [*sockets]

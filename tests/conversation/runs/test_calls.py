@@ -29,7 +29,7 @@ from trio_responses import (
     function_tool,
 )
 from trio_responses.testing import Call, ResponsesServer
-from trio_responses.types import InputImage, InputText
+from trio_responses.types import CustomTool, InputImage, InputText
 
 if TYPE_CHECKING:
     from trio_responses._tools.toolbox import OnToolError
@@ -153,7 +153,10 @@ async def test_each_call_has_its_own_time_limit(server: ResponsesServer) -> None
         assert 6 <= trio.current_time() - since < 7
         server.answer([Call("patient", call_id="3")])
         await conversation.run("Go.", tools=[hang, patient])
-    assert outputs(server.requests[1]) == ["Error: the tool took too long", "here"]
+    assert outputs(server.requests[1]) == [
+        "Error: the tool 'hang' took longer than its limit of 5 s",
+        "here",
+    ]
 
 
 async def test_a_tool_that_exceeds_its_time_limit_may_end_the_run(server: ResponsesServer) -> None:
@@ -162,7 +165,29 @@ async def test_a_tool_that_exceeds_its_time_limit_may_end_the_run(server: Respon
         with pytest.raises(trio.TooSlowError):
             await conversation.run("Go.", tool_timeout=5, on_tool_error="raise")
         await conversation.run()
-    assert outputs(server.requests[1]) == ["Error: the tool took too long"]
+    assert outputs(server.requests[1]) == [
+        "Error: the tool 'hang' took longer than its limit of 5 s"
+    ]
+
+
+async def test_the_time_limit_of_a_run_holds_for_handlers(narrow_server: ResponsesServer) -> None:
+    """By the name of a custom tool, or the type of a call."""
+
+    async def hang_on(_: Any) -> str:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    shell = {"type": "shell_call", "id": "sh_1", "call_id": "2", "action": {"commands": ["ls"]}}
+    custom = {"type": "custom_tool_call", "id": "ct_1", "call_id": "1", "name": "sql", "input": "x"}
+    say_raw(narrow_server, custom, {**shell, "status": "completed"})
+    async with open_conversation(narrow_server, tools=[CustomTool(name="sql")]) as conversation:
+        since = trio.current_time()
+        handlers = {"sql": hang_on, "shell_call": hang_on}
+        await conversation.run("Go.", handlers=handlers, tool_timeout=5)
+        assert trio.current_time() - since == pytest.approx(5)
+    text, [said] = outputs(narrow_server.requests[1])
+    assert text == "Error: the tool 'sql' took longer than its limit of 5 s"
+    assert said["stderr"] == "Error: the tool 'shell_call' took longer than its limit of 5 s"
 
 
 @pytest.mark.parametrize("by", ["a deadline", "break", "an exception", "cancelling an event"])

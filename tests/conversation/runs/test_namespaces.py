@@ -266,9 +266,9 @@ async def test_a_function_in_a_namespace_has_its_context_and_time_limit(
         raise AssertionError
 
     call = function_call("wait", namespace="crm")
-    sent = await run_calls(narrow_server, [Namespace("crm", [wait])], call, deps="database")
+    sent = await run_calls(narrow_server, [Namespace("crm", [wait])], call, dependencies="database")
     assert ran == ["database"]
-    assert sent == ["Error: the tool took too long"]
+    assert sent == ["Error: the tool 'crm.wait' took longer than its limit of 2 s"]
 
 
 async def test_a_fork_keeps_the_functions_of_a_namespace(narrow_server: ResponsesServer) -> None:

@@ -87,11 +87,15 @@ async def test_a_text_within_the_limit_is_sent_unchanged(narrow_server: "Respons
         ),
         (
             CALL,
-            [InputText(text="caption"), InputImage(image_url="data:,"), InputText(text=LONG)],
+            [
+                InputText(text="caption"),
+                InputImage(image_url="data:image/png;base64,"),
+                InputText(text=LONG),
+            ],
             {
                 "output": [
                     {"type": "input_text", "text": "caption"},
-                    {"type": "input_image", "image_url": "data:,"},
+                    {"type": "input_image", "image_url": "data:image/png;base64,"},
                     {
                         "type": "input_text",
                         "text": "a" * 47 + NOTICE.replace("1100", "1107") + "z" * 46,

@@ -3,6 +3,7 @@
 import threading
 
 import trio
+from trio.testing import MockClock
 
 from tests.conversation.rig import history, open_conversation
 from tests.conversation.runs.rig import is_paired, outputs
@@ -69,6 +70,36 @@ def test_a_run_does_not_wait_for_a_cancelled_thread() -> None:
     trio.run(main)
 
 
+def test_a_thread_that_exceeds_its_time_limit_does_not_hold_up_the_run() -> None:
+    """The clock is moved by hand, after the thread has begun. The thread runs to its end."""
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    clock = MockClock()
+
+    @function_tool(timeout=5)
+    def stubborn() -> str:
+        begun.set()
+        go_on.wait(timeout=30)
+        ended.set()
+        return "too late"
+
+    async def main() -> None:
+        async with open_test_server() as server:
+            server.answer([Call("stubborn", call_id="1")])
+            async with open_conversation(server, tools=[stubborn]) as conversation:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(conversation.run, "Go.")
+                    await trio.to_thread.run_sync(begun.wait)
+                    clock.jump(5)
+                assert not ended.is_set()
+                go_on.set()
+                await trio.to_thread.run_sync(ended.wait)
+            assert outputs(server.requests[1]) == [
+                "Error: the tool 'stubborn' took longer than its limit of 5 s"
+            ]
+
+    trio.run(main, clock=clock)
+
+
 def test_a_sync_tool_reports_its_progress_from_its_thread() -> None:
     @function_tool
     def work(context: ToolContext[str]) -> str:
@@ -80,7 +111,7 @@ def test_a_sync_tool_reports_its_progress_from_its_thread() -> None:
             server.call("work", call_id="call_1")
             async with (
                 open_conversation(server, tools=[work]) as conversation,
-                conversation.run_stream("Work.", deps="the end") as run,
+                conversation.run_stream("Work.", dependencies="the end") as run,
             ):
                 values = [event.value async for event in run if isinstance(event, ToolProgress)]
             assert values == ["halfway"]

@@ -124,7 +124,7 @@ async def test_a_missing_context_is_refused() -> None:
 async def test_a_tool_gets_the_dependencies_of_its_run(server: ResponsesServer) -> None:
     server.answer([FIND])
     async with open_conversation(server, tools=[find_order]) as conversation:
-        await conversation.run("Is it paid?", deps=SHOP)
+        await conversation.run("Is it paid?", dependencies=SHOP)
         assert history(conversation)[2]["output"] == "paid"
     assert "context" not in str(server.requests[0].tools)
 
@@ -156,7 +156,7 @@ async def test_parse_passes_the_dependencies_too(server: ResponsesServer) -> Non
     server.answer([FIND])
     server.reply('{"value":1}')
     async with open_conversation(server, tools=[find_order]) as conversation:
-        assert (await conversation.parse(int, "How many?", deps=SHOP)).parsed == 1
+        assert (await conversation.parse(int, "How many?", dependencies=SHOP)).parsed == 1
         assert history(conversation)[2]["output"] == "paid"
 
 

@@ -2,7 +2,7 @@
 
 Strict mode (the guide "Structured Outputs", supported schemas) requires that the root is an object,
 that every object is closed and requires all its properties, and that a schema uses only a short
-list of keywords. The rules for every type that msgspec can decode:
+list of keywords. The rules for every type:
 
 - A property with a default is required and accepts ``null``. ``null`` decodes to the default,
   unless the type admits `None` itself.
@@ -13,40 +13,24 @@ list of keywords. The rules for every type that msgspec can decode:
 - A type with arbitrary keys, or with a value of any type, has no strict schema: the full schema is
   used, and ``reason`` names the place.
 
-Differences from the schemas that ``openai`` and ``openai-agents`` generate from the same types with
-pydantic (``tests/interop/test_tool_schemas.py`` verifies the table):
-
-=======================  ==========================================  ==========================
-subject                  trio_responses                              openai, openai-agents
-=======================  ==========================================  ==========================
-``title``                absent: it repeats the name                 on every node
-``default``              in the description                          a keyword
-a property with default  admits ``null``                             as its type: the model must
-                                                                     know the default
-lengths, unique items    in the description                          keywords
-one value                ``enum`` of one                             ``const``
-tuples                   ``items``, of any of the types              ``prefixItems``
-a described reference    ``anyOf`` of the reference                  the target written inline
-an enumeration           written inline                              a definition
-tagged unions            ``anyOf``                                   ``oneOf``, ``discriminator``
-``bytes``                base64                                      ``format: binary``
-``Decimal``              text                                        text or number
-full arguments           closed                                      open
-two descriptions         the annotation's has priority               the docstring's has priority
-=======================  ==========================================  ==========================
+The page ``docs/reference/typed-answers.md`` lists the differences from the schemas that other
+libraries make from the same types (``tests/interop`` verifies the list).
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
 
-from trio_responses._errors import ResponsesError
+from trio_responses._json_types.adapter import InvalidJSON
 from trio_responses._wire.lenient import replace_lone_surrogates, replace_surrogates
 from trio_responses._wire.nesting import check_nesting
+
+if TYPE_CHECKING:
+    from trio_responses._json_types.adapter import TypeAdapterLike
 
 __all__ = ["InvalidJSON", "JSONType", "Schema", "strict_schema", "text_format"]
 
@@ -54,22 +38,6 @@ T = TypeVar("T")
 
 MAX_NAME = 64
 """Characters that the API accepts in the name of a format."""
-
-
-class InvalidJSON(ResponsesError, ValueError):
-    """Text from a model that is not JSON, or JSON that does not match its type.
-
-    :ivar message: the error and its place, to send to the model. The message may quote the JSON, so
-        ``str()`` leaves it out.
-    :ivar place: the path of the value (``$.days[0]``); `None` if unknown.
-    """
-
-    def __init__(self, message: str, *, subject: str = "the JSON") -> None:
-        found = re.search(r" at `([^`]*)`$", message)
-        self.place: str | None = found[1] if found else None
-        where = f" at {self.place}" if self.place else ""
-        super().__init__(f"{subject} does not match its type{where}: see the attribute message")
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +60,8 @@ class JSONType(Generic[T]):
 
     A type whose JSON is no object is wrapped: ``{"value": ...}``.
 
-    :param annotation: any type that msgspec can decode.
+    :param annotation: a Struct, a dataclass, an attrs class, a `TypedDict`, a standard type, or a
+        model or a ``TypeAdapter`` of pydantic.
     :param strict: `None` for the strict schema if the type has one, `True` to require it, `False`
         for the full schema.
     :param place: the name of the type in messages.
@@ -104,10 +73,16 @@ class JSONType(Generic[T]):
     """The schema of the JSON. For a wrapped type, the schema of ``{"value": ...}``."""
     wrapped: bool
     """Whether the JSON is ``{"value": ...}``."""
+    name: str | None
+    """The name of a type whose JSON is an object; `None` if it has none."""
 
     @overload
     def __init__(
-        self, annotation: type[T], *, strict: bool | None = None, place: str = "schema"
+        self,
+        annotation: type[T] | TypeAdapterLike[T],
+        *,
+        strict: bool | None = None,
+        place: str = "schema",
     ) -> None: ...
     @overload
     def __init__(
@@ -121,10 +96,11 @@ class JSONType(Generic[T]):
         self, annotation: Any, *, strict: bool | None = None, place: str = "schema"
     ) -> None:
         # Imported with the first type, since many programs use no types.
-        from trio_responses._tools.schema_mode import compile_type  # noqa: PLC0415
+        from trio_responses._json_types.compiled_type import compile_type  # noqa: PLC0415
 
         self._compiled = compile_type(annotation, place, strict=strict)
         self.wrapped = self._compiled.wrapped
+        self.name = None if self.wrapped else self._compiled.adapter.name
         reason = self._compiled.reason
         self.schema = Schema(self._compiled.schema, strict=reason is None, reason=reason)
 
@@ -132,7 +108,8 @@ class JSONType(Generic[T]):
         """Decode JSON that a model wrote. U+FFFD replaces lone surrogates, as in frames.
 
         :raises InvalidJSON: if the text is not JSON or does not match the type. An exception of the
-            type's own ``__post_init__`` propagates unchanged, except `TypeError` and `ValueError`.
+            type's own ``__post_init__`` or validators propagates unchanged, except `TypeError` and
+            `ValueError`.
         """
         try:
             check_nesting(json)
@@ -141,6 +118,8 @@ class JSONType(Generic[T]):
             mended = _replace_lone_surrogates(json)
             if mended is not None:
                 return self.decode(mended)
+            if isinstance(error, InvalidJSON):
+                raise
             raise InvalidJSON(_explain(error)) from error
         return value
 
@@ -152,8 +131,8 @@ class JSONType(Generic[T]):
 def strict_schema(annotation: Any, *, place: str = "schema") -> Schema:
     """Return the JSON schema of a type: strict if possible, else full.
 
-    :param annotation: any type that msgspec can decode. If its JSON is no object, the schema
-        describes ``{"value": ...}``.
+    :param annotation: a type that `JSONType` accepts. If its JSON is no object, the schema is
+        that of ``{"value": ...}``.
     :param place: the name of the type in messages.
     :raises ConfigurationError: if the type has no JSON schema.
     """
@@ -162,7 +141,7 @@ def strict_schema(annotation: Any, *, place: str = "schema") -> Schema:
 
 @overload
 def text_format(
-    annotation: type[T],
+    annotation: type[T] | TypeAdapterLike[T],
     *,
     name: str | None = None,
     description: str | None = None,
@@ -194,7 +173,7 @@ def text_format(
     :raises ConfigurationError: as `JSONType` does.
     """
     answer = JSONType[Any](annotation, strict=strict, place="answer")
-    own_name = name or str(getattr(annotation, "__name__", "answer"))
+    own_name = name or str(getattr(annotation, "__name__", answer.name or "answer"))
     text: dict[str, Any] = {
         "type": "json_schema",
         "name": re.sub(r"[^a-zA-Z0-9_-]+", "_", own_name)[:MAX_NAME],
@@ -219,4 +198,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "the JSON nests too deeply"
     text = str(error) if isinstance(error, msgspec.DecodeError) else "the text is not valid JSON"
-    return text.replace(" - at `", " at `")
+    place = ""
+    while found := re.fullmatch(r"(.*) - at `\$([^`]*)`", text, re.DOTALL):  # the outer place first
+        text, place = found[1], place + found[2]
+    return f"{text} at `${place}`" if place else text.replace(" - at `", " at `")

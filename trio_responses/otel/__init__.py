@@ -1,0 +1,10 @@
+"""The OpenTelemetry instrument: spans and metrics by the semantic conventions for generative AI.
+
+It needs the extra ``otel``; no other module imports OpenTelemetry. The times of spans are those of
+the wall clock; durations in attributes and metrics are those of Trio's clock.
+"""
+
+from trio_responses.otel._instrument import OpenTelemetryInstrument
+from trio_responses.otel._metrics import MetricNames
+
+__all__ = ["MetricNames", "OpenTelemetryInstrument"]
