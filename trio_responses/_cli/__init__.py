@@ -1,9 +1,9 @@
 """The command line: `main` parses the arguments, runs one command and returns its exit code.
 
 Exit codes: 0 for success, 2 when an option, a file or a URL cannot be used as given (`_exit_code`),
-1 for every other error, 130 after Ctrl-C, 143 after SIGTERM,
-141 when the reader of the output has closed its end. ``serve`` and ``replay`` run until a signal
-and exit with 0 after it. An error is one line on stderr; ``--debug`` shows the traceback as well.
+1 for every other error, 130 after Ctrl-C, 143 after SIGTERM, 141 when the reader of the output has
+closed its end. ``serve`` and ``replay`` run until a signal and exit with 0 after it. An error is
+one line on stderr; ``--debug`` shows the traceback as well.
 """
 
 from __future__ import annotations
