@@ -82,8 +82,8 @@ def _check_words(body: Json) -> Iterator[RequestRefusal]:
             value = cast("Json", value).get(name) if isinstance(value, dict) else None
         places: list[tuple[str, Any]] = [(path, value)]
         if isinstance(value, list):
-            elements: list[Any] = value
-            places = [(f"{path}[{index}]", each) for index, each in enumerate(elements)]
+            elements = enumerate(cast("Any", value))
+            places = [(f"{path}[{index}]", each) for index, each in elements]
         for place, word in places:
             if isinstance(word, str) and word not in words.words:
                 yield refuse_value(place, word, words.words)
@@ -150,7 +150,7 @@ def _may_have_other_tools(body: Json) -> bool:
 
 def _dicts(value: Any) -> list[Json]:
     """Return the objects in a list; none for any other value."""
-    elements: list[Any] = value if isinstance(value, list) else []
+    elements: list[Any] = cast("Any", value) if isinstance(value, list) else []
     return [element for element in elements if isinstance(element, dict)]
 
 
