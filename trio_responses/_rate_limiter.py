@@ -194,6 +194,11 @@ class LimitQueue:
         self._limits.cancel(reservation, self._now())
         self._changed.notify()
 
+    def forgive(self, reservation: Reservation) -> None:
+        """Give back the tokens of a request that the server did not start. The request counts."""
+        self._limits.forgive(reservation, self._now())
+        self._changed.notify()
+
     def handle_end(
         self,
         reservation: Reservation,

@@ -340,7 +340,11 @@ class RequestQueue:
         """
         names = [lane]
         if socket is None or request.is_background:  # over HTTP, whatever other requests use
-            socket, names = self._open_exchange(), [None]
+            try:
+                socket, names = self._open_exchange(), [None]
+            except BaseException:
+                self._give_back(reservation)
+                raise
         elif socket.requests.count() >= MAX_ACTIVE:
             names = []
         elif lane is None and not socket.requests.suits(None, request.parent):
@@ -397,6 +401,11 @@ class RequestQueue:
         """Give back what a request has taken from the rate limits, because it is not sent."""
         if reservation is not None and self._config.rate_limits is not None:
             self._config.rate_limits.cancel(reservation)
+
+    def forgive(self, request: ActiveRequest) -> None:
+        """Give back the tokens of a request that was sent, because the server did not start it."""
+        if request.reservation is not None and self._config.rate_limits is not None:
+            self._config.rate_limits.forgive(request.reservation)
 
     # --- Leaving -------------------------------------------------------------------------
 
