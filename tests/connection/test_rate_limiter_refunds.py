@@ -9,7 +9,6 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.connection.conftest import Dialler
 from tests.testing.driver import NO_WAITING
 from tests.turn.test_leaving import CancelAtStep
 from trio_responses import (
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeAlias
 
-    from tests.connection.conftest import Connect
+    from tests.connection.conftest import Connect, Dialler
     from tests.turn.test_leaving import When
     from trio_responses import ResponsesConnection
     from trio_responses.testing import ResponsesServer
@@ -108,7 +107,9 @@ WAYS: Final[dict[str, Way]] = {
 
 
 @pytest.mark.parametrize("transport", ["websocket", "http"])
-@pytest.mark.parametrize(("way", "when"), [*((way, "arriving") for way in WAYS), ("run", "waiting")])
+@pytest.mark.parametrize(
+    ("way", "when"), [*((way, "arriving") for way in WAYS), ("run", "waiting")]
+)
 async def test_a_turn_that_is_cancelled_at_any_step_counts_if_the_server_has_it(
     server: ResponsesServer, connect: Connect, way: str, transport: str, when: When
 ) -> None:

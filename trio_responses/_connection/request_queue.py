@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from trio_responses._connection.http_calls import HTTPCalls
     from trio_responses._connection.socket import Socket
     from trio_responses._connection.socket_set import SocketSet
+    from trio_responses._instruments.instrument import TurnObserver
     from trio_responses._protocol.rate_limits import Reservation
     from trio_responses._rate_limiter import LimitQueue
     from trio_responses._settings import RetryPolicy
@@ -308,7 +309,8 @@ class RequestQueue:
                 return None
             reservation = None
             if limits is not None:
-                reservation = await self._reserve(limits, self._estimate(limits, request))
+                tokens = self._estimate(limits, request)
+                reservation = await self._reserve(limits, tokens, request.observer)
                 if not self._may_admit(socket, lane):  # lost during the wait
                     limits.cancel(reservation)
                     continue
@@ -370,9 +372,12 @@ class RequestQueue:
             generates=not request.is_warm_up,
         )
 
-    async def _reserve(self, limits: LimitQueue, tokens: float) -> Reservation:
+    async def _reserve(
+        self, limits: LimitQueue, tokens: float, observer: TurnObserver | None = None
+    ) -> Reservation:
         """Wait until the rate limits let a request through. If cancelled, nothing is taken.
 
+        :param observer: notified of the wait, if there was one.
         :raises ResponsesError: when the connection has ended.
         """
         reservation = limits.reserve_nowait(tokens)
@@ -389,7 +394,10 @@ class RequestQueue:
                 return await limits.reserve(tokens)
         finally:
             self._limit_scopes.discard(scope)
-            self.seconds_delayed += self._now() - began
+            seconds = self._now() - began
+            self.seconds_delayed += seconds
+            if observer is not None:
+                observer.delayed(seconds)
         raise self._sockets.closed_error()  # the scope was cancelled
 
     def stop_waiting(self) -> None:

@@ -124,6 +124,14 @@ class Instrument:
     def turn_started(self, turn: TurnRecord) -> None:
         """Called when a turn starts to wait for a socket and a lane, in its reader's task."""
 
+    def turn_delayed(self, turn: TurnRecord, seconds: float) -> None:
+        """Called when a turn has waited for a `RateLimiter`, once for each of its requests.
+
+        Also when the wait was cancelled. A turn whose requests did not wait has no call.
+
+        :param seconds: how long the request waited as the next one of its connection.
+        """
+
     def turn_sent(self, turn: TurnRecord) -> None:
         """Called when the request of a turn was written: once for each attempt."""
 
@@ -514,6 +522,10 @@ class TurnObserver:
         self._written = False
         self._has_first_event = False
         self.turn: TurnRecord = turn
+
+    def delayed(self, seconds: float) -> None:
+        """Notify the instruments that the turn has waited for the rate limiter."""
+        self._instruments.notify(Instrument.turn_delayed, self.turn, seconds)
 
     def sending(
         self,

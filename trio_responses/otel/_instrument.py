@@ -132,6 +132,14 @@ class OpenTelemetryInstrument(Instrument):
         self._turns[turn] = _Turn(span, place)
         self._metrics.active_turns.add(1, place)
 
+    def turn_delayed(self, turn: TurnRecord, seconds: float) -> None:
+        """Add the wait for a rate limiter to the turn's span, as an event, and record it."""
+        span = self._turns[turn].span
+        span.add_event("rate limited", {"trio_responses.delay": seconds})
+        self._metrics.limiter_wait.record(
+            seconds, _server(turn.host, turn.port), trace.set_span_in_context(span)
+        )
+
     def turn_sent(self, turn: TurnRecord) -> None:
         """Add the attempt to the turn's span: its server, its parameters, and an event."""
         span = self._turns[turn].span
