@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import errno
 import gc
 import json
 import logging
+import pickle
 import socket
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 import trio
@@ -28,8 +30,10 @@ from trio_responses import (
     RateLimitError,
     ReconnectFailed,
     ResponseFailedError,
+    ResponsesError,
     ServerOverloaded,
     StreamLimitReached,
+    ToolRetriesExceeded,
     UpgradeUnsupported,
     connect_responses,
     open_pool,
@@ -41,6 +45,9 @@ from trio_responses._safe_text import Secrets, printable
 from trio_responses._transport.reasons import describe_dial_error
 from trio_responses._wire.errors import decode_error, error_message
 from trio_responses.testing import open_test_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SECRET: Final = "a-key-of-this-module-0123"
 """Not one that `secrets_watch` looks for: trio-websocket logs close reasons at DEBUG."""
@@ -169,9 +176,40 @@ def test_the_attributes_have_what_the_server_sent() -> None:
 
 def test_a_copy_of_an_error_of_two_classes_is_of_the_same_classes() -> None:
     error = handshake_error(401, {}, b"")
-    copy = error.copy_for_raise()
-    assert type(copy) is type(error)
-    assert (str(copy), vars(copy)) == (str(error), vars(error))
+    made = error.copy_for_raise()
+    assert type(made) is type(error)
+    assert (str(made), vars(made)) == (str(error), vars(error))
+
+
+def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    for one in cls.__subclasses__():
+        yield one
+        yield from subclasses(one)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])  # noqa: S301
+def test_an_error_can_be_copied_and_sent_to_another_process(
+    copied: Callable[[ResponsesError], ResponsesError],
+) -> None:
+    """Whatever arguments its class takes; the cause stays behind, as for any exception."""
+    event = types.ErrorEvent(status=429, raw=b"{}", headers={"x-request-id": "req_1"})
+    errors = [
+        api_error(event),
+        handshake_error(401, {}, b""),
+        failed_response_error(types.Response(id="resp_2", status="failed")),
+        ToolRetriesExceeded("look", 2),
+        ConnectionLost(1006, "gone", age=3.0),
+    ]
+    for cls in {*subclasses(ResponsesError)}:
+        error = cls.__new__(cls, "a text")
+        error.args = ("a text",)
+        errors.append(error)
+    assert len(errors) > 40
+    for error in errors:
+        error.delivery = DeliveryStatus.ACCEPTED
+        made = copied(error)
+        assert type(made) is type(error)
+        assert (made.args, vars(made)) == (error.args, vars(error))
 
 
 @pytest.mark.parametrize(

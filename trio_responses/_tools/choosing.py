@@ -74,23 +74,23 @@ def choice_among(choice: Any, tools: Sequence[ToolLike]) -> Any:
     named = cast("Mapping[str, Any]", choice)
     if named.get("type") != "allowed_tools":
         if not _is_offered(named, offered):
-            name = qualified_name(named["name"], named.get("namespace"))
+            name = qualified_name(str(named["name"]), named.get("namespace"))
             raise ConfigurationError(
                 f"tool_choice names the tool {name!r}, which this turn does not offer: its"
                 " is_enabled, or the function given as tools, has left it out"
             )
         return choice
-    allowed = [one for one in named["tools"] if _is_offered(one, offered)]
+    allowed = [one for one in named.get("tools", ()) if _is_offered(one, offered)]
     if allowed:
         return {**named, "tools": allowed}
-    if named["mode"] == "required":
+    if named.get("mode") == "required":
         raise ConfigurationError("tool_choice allows only tools that this turn does not offer")
     return "none"
 
 
 def _is_offered(named: Mapping[str, Any], offered: AbstractSet[ToolKey]) -> bool:
     """Whether a turn offers the function or custom tool that a choice names, if it names one."""
-    if named.get("type") not in {"function", "custom"}:
+    if named.get("type") not in {"function", "custom"} or "name" not in named:
         return True
     return tool_key(named["name"], named.get("namespace")) in offered
 
