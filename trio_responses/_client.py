@@ -16,7 +16,7 @@ from trio_responses._concurrency import open_closing_nursery, require_trio
 from trio_responses._connection.engine import ConnectionEngine
 from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.conversation import Conversation
-from trio_responses._conversation.durable import DurableOptions, open_durable
+from trio_responses._conversation.durable import DURABLE_OPTIONS, DurableOptions, open_durable
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError, ConnectionClosed
@@ -282,7 +282,12 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :raises StoreError: when the store has records that cannot be read.
         :raises ConfigurationError: for options that cannot work.
         """
-        check_params(params, of="durable_conversation()", allowed=ConversationParams)
+        check_params(
+            params,
+            of="durable_conversation()",
+            allowed=ConversationParams,
+            options=DURABLE_OPTIONS,
+        )
         options = DurableOptions(
             backend,
             conversation_id,

@@ -19,7 +19,7 @@ from trio_responses._client import make_engine, start_engine
 from trio_responses._concurrency import open_closing_nursery
 from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.conversation import Conversation
-from trio_responses._conversation.durable import DurableOptions, open_durable
+from trio_responses._conversation.durable import DURABLE_OPTIONS, DurableOptions, open_durable
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
@@ -220,7 +220,12 @@ class ResponsesPool(TurnMethods):
 
         It stays on one connection as other conversations of the pool do.
         """
-        check_params(params, of="durable_conversation()", allowed=ConversationParams)
+        check_params(
+            params,
+            of="durable_conversation()",
+            allowed=ConversationParams,
+            options=DURABLE_OPTIONS,
+        )
         options = DurableOptions(
             backend,
             conversation_id,
