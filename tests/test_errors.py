@@ -181,7 +181,7 @@ def test_a_copy_of_an_error_of_two_classes_is_of_the_same_classes() -> None:
     assert (str(made), vars(made)) == (str(error), vars(error))
 
 
-def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+def subclasses(cls: type[ResponsesError]) -> Iterator[type[ResponsesError]]:
     for one in cls.__subclasses__():
         yield one
         yield from subclasses(one)
@@ -193,7 +193,7 @@ def test_an_error_can_be_copied_and_sent_to_another_process(
 ) -> None:
     """Whatever arguments its class takes; the cause stays behind, as for any exception."""
     event = types.ErrorEvent(status=429, raw=b"{}", headers={"x-request-id": "req_1"})
-    errors = [
+    errors: list[ResponsesError] = [
         api_error(event),
         handshake_error(401, {}, b""),
         failed_response_error(types.Response(id="resp_2", status="failed")),
@@ -201,9 +201,9 @@ def test_an_error_can_be_copied_and_sent_to_another_process(
         ConnectionLost(1006, "gone", age=3.0),
     ]
     for cls in {*subclasses(ResponsesError)}:
-        error = cls.__new__(cls, "a text")
-        error.args = ("a text",)
-        errors.append(error)
+        made: ResponsesError = cls.__new__(cls, "a text")
+        made.args = ("a text",)
+        errors.append(made)
     assert len(errors) > 40
     for error in errors:
         error.delivery = DeliveryStatus.ACCEPTED

@@ -12,7 +12,10 @@ import pytest
 import trio_responses
 
 EXTRAS = frozenset(
-    {"coredis", "opentelemetry", "psycopg", "pydantic", "pytest", "python_socks", "rich", "shtab"}
+    {
+        *("coredis", "h2", "httpcore2", "opentelemetry", "prompt_toolkit", "psycopg", "pydantic"),
+        *("pytest", "python_socks", "rich", "shtab"),
+    }
 )
 SLOW = frozenset({"argparse", "asyncio", "http", "json", "unittest"})
 """Slow modules of the standard library that the import must not need."""

@@ -208,11 +208,11 @@ async def test_a_forced_choice_holds_for_the_first_turn_of_chosen_tools(
     assert [offered(request) for request in server.requests] == [["shown"], ["shown"]]
 
 
-def naming(name: str, **more: Any) -> dict[str, Any]:
+def naming(name: str, **more: Any) -> Any:
     return {"type": "function", "name": name, **more}
 
 
-def allowing(mode: str, *names: str) -> dict[str, Any]:
+def allowing(mode: str, *names: str) -> Any:
     tools = [*map(naming, names), {"type": "web_search"}]
     return {"type": "allowed_tools", "mode": mode, "tools": tools[: len(names) or 1]}
 
