@@ -187,7 +187,11 @@ def subclasses(cls: type[ResponsesError]) -> Iterator[type[ResponsesError]]:
         yield from subclasses(one)
 
 
-@pytest.mark.parametrize("copied", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])  # noqa: S301
+def pickled(error: ResponsesError) -> Any:
+    return pickle.loads(pickle.dumps(error))  # noqa: S301 - made in the same line
+
+
+@pytest.mark.parametrize("copied", [copy.copy, pickled])
 def test_an_error_can_be_copied_and_sent_to_another_process(
     copied: Callable[[ResponsesError], ResponsesError],
 ) -> None:
@@ -201,9 +205,10 @@ def test_an_error_can_be_copied_and_sent_to_another_process(
         ConnectionLost(1006, "gone", age=3.0),
     ]
     for cls in {*subclasses(ResponsesError)}:
-        made: ResponsesError = cls.__new__(cls, "a text")
-        made.args = ("a text",)
-        errors.append(made)
+        if cls.__module__.startswith("trio_responses."):
+            one: Any = cls.__new__(cls, "a text")
+            one.args = ("a text",)
+            errors.append(one)
     assert len(errors) > 40
     for error in errors:
         error.delivery = DeliveryStatus.ACCEPTED

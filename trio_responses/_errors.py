@@ -108,7 +108,7 @@ def _restore(classes: tuple[type[Any], ...], args: tuple[Any, ...]) -> Responses
 
     :param classes: its class, or the two that `_combine` has combined.
     """
-    cls = classes[0] if len(classes) == 1 else _combine(*classes)
+    cls: Any = classes[0] if len(classes) == 1 else _combine(*classes)
     error: ResponsesError = cls.__new__(cls, *args)
     error.args = args
     return error

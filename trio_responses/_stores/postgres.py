@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 import trio
 
 from trio_responses._errors import ConfigurationError
+from trio_responses._extras import install_hint
 from trio_responses._stores.errors import StoreError
 from trio_responses._stores.sql import Dialect, SQLStore
 from trio_responses._stores.threads import WorkerThreads
@@ -76,7 +77,7 @@ class PostgresStore(SQLStore):
             from trio_responses._stores import postgres_connection  # noqa: PLC0415 - of an extra
         except ImportError:
             raise ConfigurationError(
-                "PostgresStore needs psycopg: install the extra trio-responses[postgres]"
+                f"PostgresStore needs psycopg: {install_hint('postgres')}"
             ) from None
         self._database = postgres_connection.PostgresDatabase
         self._target = postgres_connection.Target(dsn, self._attempt_seconds)

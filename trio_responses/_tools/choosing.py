@@ -70,8 +70,8 @@ def choice_among(choice: Any, tools: Sequence[ToolLike]) -> Any:
         if choice == "required" and not tools:
             raise ConfigurationError("tool_choice is 'required', but this turn offers no tool")
         return choice
-    offered = {key for key, _ in find_named_tools(tools)}
     named = cast("Mapping[str, Any]", choice)
+    offered = {key for key, _ in find_named_tools(tools)}
     if named.get("type") != "allowed_tools":
         if not _is_offered(named, offered):
             name = qualified_name(str(named["name"]), named.get("namespace"))
@@ -79,7 +79,7 @@ def choice_among(choice: Any, tools: Sequence[ToolLike]) -> Any:
                 f"tool_choice names the tool {name!r}, which this turn does not offer: its"
                 " is_enabled, or the function given as tools, has left it out"
             )
-        return choice
+        return named
     allowed = [one for one in named.get("tools", ()) if _is_offered(one, offered)]
     if allowed:
         return {**named, "tools": allowed}

@@ -41,6 +41,7 @@ from trio_responses._errors import (
     ResponsesError,
     UnsupportedByTransport,
 )
+from trio_responses._extras import install_hint
 from trio_responses._protocol.frames import MESSAGES_PER_FEED, OversizeMessage
 from trio_responses._protocol.sse import KEPT, EventReader
 from trio_responses._transport.http_stream import Backend, bounded_pieces
@@ -119,11 +120,9 @@ def check_http_installed(*, http2: bool) -> None:
     :raises ConfigurationError: when httpcore2 is not installed, or h2 where HTTP/2 is used.
     """
     if not is_http_installed():
-        raise ConfigurationError(
-            'transport="http" needs httpcore2: install the extra trio-responses[http]'
-        )
+        raise ConfigurationError(f'transport="http" needs httpcore2: {install_hint("http")}')
     if http2 and find_spec("h2") is None:
-        raise ConfigurationError("http2=True needs h2: install the extra trio-responses[http2]")
+        raise ConfigurationError(f"http2=True needs h2: {install_hint('http2')}")
 
 
 class HTTPClient:

@@ -7,45 +7,26 @@ the characters that drive a terminal are escaped.
 
 from __future__ import annotations
 
-from itertools import groupby
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final
+
+import trio
 
 from trio_responses._cli.running import for_terminal
 from trio_responses._safe_text import escape_controls
-from trio_responses.types import OutputTextDelta
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
     from typing import TextIO
 
-__all__ = ["PROMPT", "LineKind", "PlainRenderer", "Renderer", "join_text"]
+__all__ = ["PROMPT", "LineKind", "PlainRenderer", "Renderer"]
 
-E = TypeVar("E")
 
-LineKind: TypeAlias = Literal["commentary", "tool", "note", "notification", "error", "tokens"]
+LineKind: TypeAlias = Literal[
+    "commentary", "tool", "note", "notification", "error", "tokens", "log"
+]
 """The subject of a line: the model's commentary, a tool call, the chat itself, the connection, an
-error, or the usage."""
+error, the usage, or what a tool has printed and a log record."""
 
 PROMPT: Final = "you> "
-
-
-def join_text(
-    events: Iterable[E], phase_of: Callable[[OutputTextDelta], str | None]
-) -> Iterator[E | str]:
-    """Yield the events of a batch, and adjacent pieces of the answer as one text.
-
-    So a batch is displayed with one write. Pieces of commentary are left out.
-
-    :param phase_of: the method of the stream that the events come from.
-    """
-    for is_text, group in groupby(events, lambda event: isinstance(event, OutputTextDelta)):
-        if not is_text:
-            yield from group
-            continue
-        deltas = (event for event in group if isinstance(event, OutputTextDelta))
-        text = "".join(one.delta for one in deltas if phase_of(one) != "commentary")
-        if text:
-            yield text
 
 
 class Renderer(Protocol):
@@ -67,10 +48,18 @@ class Renderer(Protocol):
         """Show text that is not part of an answer, on lines of its own."""
         ...
 
+    def show_status(self, text: str) -> None:
+        """Show the model, the connection and the tokens, where they are always in sight."""
+        ...
+
+    async def flush(self) -> None:
+        """Wait until the display has taken what it was given, so that a slow one slows the turn."""
+        ...
+
 
 @final
 class PlainRenderer:
-    """A display of plain text, for pipes, logs and terminals without rich.
+    """A display of plain text, for pipes, logs, and terminals without the extra ``cli``.
 
     :param out: receives the answers.
     :param err: receives everything else.
@@ -120,6 +109,13 @@ class PlainRenderer:
         self._at_prompt = False
         if interrupts_prompt:
             self.show_prompt()
+
+    def show_status(self, text: str) -> None:
+        """Do nothing: plain text scrolls away."""
+
+    async def flush(self) -> None:
+        """Do nothing but a checkpoint: text is written when it is shown."""
+        await trio.lowlevel.checkpoint()
 
     def _write(self, text: str) -> None:
         self._out.write(text)
