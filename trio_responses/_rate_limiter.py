@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from trio_responses._errors import ResponsesError
     from trio_responses._protocol.rate_limits import Reservation
-    from trio_responses._wire import ResponseCompleted, ResponseFailed, ResponseIncomplete
+    from trio_responses._wire import Response, ResponseCompleted, ResponseFailed, ResponseIncomplete
 
 __all__ = ["LimitQueue", "RateLimiter", "RateLimiterStatistics", "limit_queue_of"]
 
@@ -213,18 +213,23 @@ class LimitQueue:
         :param max_wait: the longest pause after a refusal for the rate.
         :param started: whether an event of the response was received before.
         """
-        now = self._now()
         if isinstance(event, ErrorEvent):
             if delivery_of_error(event, started=started) is DeliveryStatus.REJECTED:
-                self._limits.forgive(reservation, now)
+                self._limits.forgive(reservation, self._now())
             self.handle_error(api_error(event), max_wait)
+            self._changed.notify()
         else:
-            response = event.response
-            if response.usage is not None:
-                total, output = response.usage.total_tokens, response.usage.output_tokens
-                self._limits.settle(reservation, total, output, now)
-            if response.status == "failed":
-                self.handle_error(failed_response_error(response), max_wait)
+            self.handle_response(reservation, event.response, max_wait)
+
+    def handle_response(
+        self, reservation: Reservation, response: Response, max_wait: float
+    ) -> None:
+        """Correct what a request has taken by the usage of its Response."""
+        if response.usage is not None:
+            total, output = response.usage.total_tokens, response.usage.output_tokens
+            self._limits.settle(reservation, total, output, self._now())
+        if response.status == "failed":
+            self.handle_error(failed_response_error(response), max_wait)
         self._changed.notify()
 
     def handle_error(self, error: ResponsesError, max_wait: float) -> None:

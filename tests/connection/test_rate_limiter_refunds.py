@@ -219,6 +219,19 @@ async def test_a_request_whose_socket_is_lost_counts_once_for_each_time_it_is_se
     assert len(server.requests) == (1 if delivery == "at_most_once" else 2)
 
 
+async def test_a_response_that_is_found_again_corrects_the_estimate() -> None:
+    limiter = make_limiter()
+    async with open_test_server(finish_lost=True) as server:
+        server.reply("found", usage={"input_tokens": 400, "output_tokens": 600}).drop(
+            after_events=3
+        )
+        async with server.open_client(recover="retrieve", rate_limiter=limiter) as connection:
+            response = await connection.create("hi", model=MODEL, store=True)
+    assert response.output_text == "found"
+    available = limiter.statistics().tokens_available
+    assert available == pytest.approx(TOKENS - 1000)
+
+
 async def test_a_request_that_is_written_again_counts_once(
     server: ResponsesServer, connect: Connect, dialler: Dialler
 ) -> None:

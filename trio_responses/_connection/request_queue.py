@@ -490,6 +490,10 @@ class RequestQueue:
                 except (ResponsesError, *wire.DECODE_ERRORS):
                     return None
                 if response.status not in UNFINISHED:
+                    limits = self._config.rate_limits
+                    if limits is not None and turn.reservation is not None:
+                        max_wait = self._config.retry_policy.max_retry_wait
+                        limits.handle_response(turn.reservation, response, max_wait)
                     return response if response.status in FINISHED else None
                 delay = retry_delay(attempts, retry_after=None, max_wait=math.inf)
                 attempts += 1
