@@ -94,9 +94,9 @@ class Reservation:
     __slots__ = ("is_estimate", "tokens")
 
     def __init__(self, tokens: float) -> None:
-        self.tokens = tokens
+        self.tokens: float = tokens
         """The tokens that were taken."""
-        self.is_estimate = True
+        self.is_estimate: bool = True
         """Whether the server has not counted them."""
 
 
