@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import trio
 
@@ -114,6 +114,13 @@ class RateLimiter:
     def __repr__(self) -> str:
         """Return the limits."""
         return f"RateLimiter({self._given})"
+
+    def __reduce__(self) -> NoReturn:
+        """Raise an error: a copy would not share the limits, and let twice as much through."""
+        raise TypeError(
+            "a RateLimiter cannot be copied or pickled, because a copy does not share its limits:"
+            " pass the same object, or make one in each process with a part of the limits"
+        )
 
     def statistics(self) -> RateLimiterStatistics:
         """Return the state of the limits. Called in a Trio task."""
