@@ -125,11 +125,9 @@ class Instrument:
         """Called when a turn starts to wait for a socket and a lane, in its reader's task."""
 
     def turn_delayed(self, turn: TurnRecord, seconds: float) -> None:
-        """Called when a turn has waited for a `RateLimiter`, once for each of its requests.
+        """Called at the end of each wait of a turn for a `RateLimiter`, also a cancelled one.
 
-        Also when the wait was cancelled. A turn whose requests did not wait has no call.
-
-        :param seconds: how long the request waited as the next one of its connection.
+        :param seconds: how long the turn waited as the next one of its connection.
         """
 
     def turn_sent(self, turn: TurnRecord) -> None:
