@@ -246,11 +246,19 @@ def test_the_private_attributes_of_a_model_have_their_defaults() -> None:
         name: str
         _seen: list[str] = pydantic.PrivateAttr(default_factory=list)
         _later: int
+        _label: str = pydantic.PrivateAttr(default_factory=lambda data: data["name"].upper())
 
     first, second = partials(Private, '{"name": "a', "b")
     first._seen.append(first.name)
     assert (first._seen, second._seen) == (["a"], [])
     assert not hasattr(second, "_later")
+
+
+def test_a_partial_model_equals_the_complete_one() -> None:
+    class Private(pydantic.BaseModel):
+        name: str
+        _seen: list[str] = pydantic.PrivateAttr(default_factory=list)
+
     assert partial(Private, '{"name": "a"}') == Private.model_validate({"name": "a"})
 
 
@@ -279,6 +287,11 @@ class ByName(pydantic.BaseModel, populate_by_name=True):
     name: str = pydantic.Field(alias="theName")
 
 
+class ByNameAlone(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(validate_by_name=True, validate_by_alias=False)
+    name: str = pydantic.Field(alias="theName")
+
+
 class ByPath(pydantic.BaseModel):
     name: str | None = pydantic.Field(None, validation_alias=pydantic.AliasPath("a", 0))
 
@@ -289,6 +302,7 @@ ALIASES: list[tuple[Any, str]] = [
     (RenamedKey, '{"theName": "a"}'),
     (Swapped, '{"first": "1", "second": "2"}'),
     (ByName, '{"name": "a"}'),
+    (ByNameAlone, '{"name": "a"}'),
     (ByPath, '{"name": "a"}'),
 ]
 
