@@ -12,7 +12,19 @@ import pytest
 import trio_responses
 
 EXTRAS = frozenset(
-    {"coredis", "opentelemetry", "psycopg", "pydantic", "pytest", "python_socks", "rich", "shtab"}
+    {
+        "coredis",
+        "h2",
+        "httpcore2",
+        "opentelemetry",
+        "prompt_toolkit",
+        "psycopg",
+        "pydantic",
+        "pytest",
+        "python_socks",
+        "rich",
+        "shtab",
+    }
 )
 SLOW = frozenset({"argparse", "asyncio", "http", "json", "unittest"})
 """Slow modules of the standard library that the import must not need."""
@@ -39,6 +51,18 @@ def test_the_import_needs_no_extra_and_no_slow_module() -> None:
     assert "trio_responses" in top
     assert top & EXTRAS == set()
     assert top & SLOW <= modules_after("import trio, trio_websocket, msgspec")
+
+
+def test_otel_without_opentelemetry_is_an_import_error_that_names_the_extra() -> None:
+    hide = "sys.modules['opentelemetry'] = None"
+    catch = "try: import trio_responses.otel\nexcept ImportError as error: print(error)"
+    program = f"import sys\n{hide}\n{catch}"
+    done = subprocess.run(  # noqa: S603 - the program is in this module
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == (
+        'trio_responses.otel needs opentelemetry-api: pip install "trio-responses[otel]"\n'
+    )
 
 
 @pytest.mark.parametrize("use", [A_TYPE, A_TOOL])

@@ -438,7 +438,7 @@ def test_http_without_the_extra_is_an_error_that_names_it(
     assert main([*command, "--transport", "http"]) == 1
     assert capsys.readouterr() == (
         "",
-        "error: --transport http needs httpcore2: install the extra trio-responses[http]\n",
+        'error: --transport http needs httpcore2: pip install "trio-responses[http]"\n',
     )
 
 
@@ -471,7 +471,7 @@ def test_without_the_extra_a_server_without_websocket_mode_is_an_error_that_name
     hide_http_packages(monkeypatch)
     with serving("--transport", "http") as (_, url):
         assert main(["ask", "--base-url", url, "Hi"]) == 1
-        assert "install the extra trio-responses[http]" in capsys.readouterr().err
+        assert 'pip install "trio-responses[http]"' in capsys.readouterr().err
 
 
 def test_a_closed_output_ends_the_demo_with_141_and_no_message() -> None:

@@ -36,6 +36,7 @@ from trio_responses._errors import (
     ReconnectFailed,
     ResponsesError,
     UpgradeUnsupported,
+    install_command,
 )
 from trio_responses._instruments.instrument import Instrument
 from trio_responses._lifecycle import (
@@ -558,7 +559,7 @@ class ConnectionEngine:
                 f" {endpoint.host}{endpoint.path}?"
             )
             if self.config.transport == "auto" and not is_http_installed():
-                error.add_hint("to use it over HTTP, install the extra trio-responses[http]")
+                error.add_hint(f"to use it over HTTP: {install_command('http')}")
             raise
 
     async def _request_headers(self) -> HeaderLines:

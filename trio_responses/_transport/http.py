@@ -33,13 +33,13 @@ import msgspec
 import trio
 
 from trio_responses._errors import (
-    ConfigurationError,
     ConnectError,
     ConnectionClosed,
     ConnectionLost,
     DeliveryStatus,
     ResponsesError,
     UnsupportedByTransport,
+    missing_package,
 )
 from trio_responses._protocol.frames import MESSAGES_PER_FEED, OversizeMessage
 from trio_responses._protocol.sse import KEPT, EventReader
@@ -112,18 +112,17 @@ def _finds(find: Callable[[str], object], name: str) -> bool:
     return find(name) is not None
 
 
-def check_http_installed(*, http2: bool) -> None:
+def check_http_installed(feature: str, *, http2: bool) -> None:
     """Raise an error that names the extra, unless the packages for HTTP are installed.
 
+    :param feature: what needs HTTP, for the message.
     :param http2: whether HTTP/2 is used.
     :raises ConfigurationError: when httpcore2 is not installed, or h2 where HTTP/2 is used.
     """
     if not is_http_installed():
-        raise ConfigurationError(
-            'transport="http" needs httpcore2: install the extra trio-responses[http]'
-        )
+        raise missing_package(feature, "httpcore2", "http2" if http2 else "http")
     if http2 and find_spec("h2") is None:
-        raise ConfigurationError("http2=True needs h2: install the extra trio-responses[http2]")
+        raise missing_package("http2=True", "h2", "http2")
 
 
 class HTTPClient:
@@ -144,7 +143,7 @@ class HTTPClient:
         refresh_key: bool,
         back_off: Callable[[ConnectError, float], Awaitable[None]],
     ) -> None:
-        check_http_installed(http2=config.http2)
+        check_http_installed("a request over HTTP", http2=config.http2)
         self.config = config
         self.get_headers = get_headers
         self.refresh_key = refresh_key
