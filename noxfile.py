@@ -104,6 +104,13 @@ def live(session: nox.Session) -> None:
 
 
 @nox.session
+def terminal(session: nox.Session) -> None:
+    """Run the chat in tmux: keys, pasted text, changes of the size; skipped where it is missing."""
+    session.install("-e", ".[tests]")
+    session.run("pytest", "-m", "terminal", "-rs", "tests/terminal", *session.posargs)
+
+
+@nox.session
 def examples(session: nox.Session) -> None:
     """Run the examples and the recipes; skips what needs redis-server or Chromium without them."""
     session.install("-e", ".[tests,recipes]")

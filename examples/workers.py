@@ -10,7 +10,7 @@ of a job, runs one turn with the id of the job, and acknowledges the job after t
   queued together may run in any order, so each is queued after the answer to the one before.
 - Workers and the parent connect again after a restart of Redis; the parent replaces dead workers.
 
-Run it: ``pip install trio-responses[examples]``, start ``redis-server --appendonly yes``, then
+Run it: ``pip install ".[examples]"`` in a checkout, start ``redis-server --appendonly yes``, then
 ``python -m examples.workers``.
 """
 # ruff: noqa: T201 - this program prints its results

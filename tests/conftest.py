@@ -13,6 +13,7 @@ import trio
 from hypothesis import HealthCheck, settings
 from trio.testing import MockClock
 
+from tests.jumping_clock import let_threads_finish
 from tests.secrets_watch import SecretsWatch
 from tests.testing.driver import NO_WAITING, OVER_SOCKETS
 from trio_responses.testing import ResponsesServer, open_test_server
@@ -42,6 +43,7 @@ def _run_bounded(test: Callable[[], Awaitable[None]], **options: Any) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    let_threads_finish()
     watch = SecretsWatch()
     watch.start()
     config.pluginmanager.register(watch, "secrets-watch")

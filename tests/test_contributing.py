@@ -38,6 +38,13 @@ def test_the_guide_names_every_layer_from_top_to_bottom() -> None:
     assert [set(re.findall(r"\w+", row)) for row in rows] == layers
 
 
+def test_the_page_on_installation_names_every_extra() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("## Extras")[2]
+    rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    others = re.findall(r"`(\w+)`", page[page.index("The extras") :])
+    assert {*rows, *others} == set(PYPROJECT["project"]["optional-dependencies"])
+
+
 def test_the_guide_names_files_that_exist() -> None:
     paths = set(re.findall(r"`((?:docs|tests|trio_responses)/[\w./]+)`", GUIDE))
     built = {"docs/_build/html"}

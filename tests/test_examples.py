@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.stores.engines import needs_engines
 from tests.stores.redis_server import RedisServer, needs_redis, open_redis_server
 from trio_responses.testing import open_test_server
 
@@ -197,6 +198,7 @@ async def test_web_continues_a_conversation_on_any_process(tmp_path: Path) -> No
         assert "HTTP/1.1 415" in await service.send("/ask", question, "text/plain")
 
 
+@needs_engines
 @needs_quart
 async def test_web_cancels_the_turn_of_a_browser_that_leaves(tmp_path: Path) -> None:
     async with open_test_server() as server:
@@ -211,6 +213,7 @@ async def test_web_cancels_the_turn_of_a_browser_that_leaves(tmp_path: Path) -> 
             assert last["answer"] == 'Turn 1: you said "Hello".'
 
 
+@needs_engines
 @needs_quart
 async def test_web_takes_over_from_a_killed_process(tmp_path: Path) -> None:
     async with open_test_server() as server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from functools import cache
@@ -13,17 +14,8 @@ import trio_responses
 
 EXTRAS = frozenset(
     {
-        "coredis",
-        "h2",
-        "httpcore2",
-        "opentelemetry",
-        "prompt_toolkit",
-        "psycopg",
-        "pydantic",
-        "pytest",
-        "python_socks",
-        "rich",
-        "shtab",
+        *("coredis", "h2", "httpcore2", "opentelemetry", "prompt_toolkit", "psycopg", "pydantic"),
+        *("pytest", "python_socks", "rich", "shtab"),
     }
 )
 SLOW = frozenset({"argparse", "asyncio", "http", "json", "unittest"})
@@ -53,16 +45,19 @@ def test_the_import_needs_no_extra_and_no_slow_module() -> None:
     assert top & SLOW <= modules_after("import trio, trio_websocket, msgspec")
 
 
-def test_otel_without_opentelemetry_is_an_import_error_that_names_the_extra() -> None:
-    hide = "sys.modules['opentelemetry'] = None"
-    catch = "try: import trio_responses.otel\nexcept ImportError as error: print(error)"
-    program = f"import sys\n{hide}\n{catch}"
-    done = subprocess.run(  # noqa: S603 - the program is in this module
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == (
-        'trio_responses.otel needs opentelemetry-api: pip install "trio-responses[otel]"\n'
-    )
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--embedded", "Hello"]])
+def test_only_chat_imports_the_packages_of_its_terminal(arguments: list[str]) -> None:
+    statement = f"""
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+from trio_responses._cli import main
+sys.stdin = StringIO()
+with redirect_stdout(StringIO()), suppress(SystemExit):
+    main({arguments})
+"""
+    modules = modules_after(statement)
+    assert "trio_responses._cli.chat" in modules
+    assert {"prompt_toolkit", "rich"} & modules == set()
 
 
 @pytest.mark.parametrize("use", [A_TYPE, A_TOOL])
@@ -89,6 +84,14 @@ def test_types_of_msgspec_do_not_import_pydantic(use: str) -> None:
 def test_a_module_is_imported_on_first_use(module: str, use: str) -> None:
     assert module not in modules_after("import trio_responses")
     assert module in modules_after(f"import trio_responses\n{use}")
+
+
+def test_the_module_for_opentelemetry_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("trio_responses.otel")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)  # as if it were not installed
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "trio-responses\[otel\]"'):
+        importlib.import_module("trio_responses.otel")
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

@@ -75,14 +75,16 @@ async def test_the_conversation_sends_the_new_items_only() -> None:
         assert server.requests[1].turn == 2
 
 
-@pytest.mark.parametrize(
-    ("program", "said"), [(TEST, "1 passed"), (TEST.replace("sunny", "rainy", 1), "1 failed")]
-)
-def test_the_test_runs_in_another_folder(program: str, said: str, tmp_path: Path) -> None:
+def test_the_test_runs_in_another_folder(tmp_path: Path) -> None:
     (configuration,) = examples("README.md", "toml")
     (tmp_path / "pyproject.toml").write_text(configuration, encoding="utf-8")
-    (tmp_path / "test_weather.py").write_text(program, encoding="utf-8")
-    assert said in run_pytest(tmp_path).stdout
+    (tmp_path / "test_weather.py").write_text(TEST, encoding="utf-8")
+    other = TEST.replace("sunny", "rainy", 1)
+    (tmp_path / "test_other_weather.py").write_text(other, encoding="utf-8")
+    report = run_pytest(tmp_path, "-v").stdout
+    assert re.search(r"^test_weather.py::\w+ PASSED", report, re.MULTILINE)
+    assert re.search(r"^test_other_weather.py::\w+ FAILED", report, re.MULTILINE)
+    assert "1 failed, 1 passed" in report
 
 
 # --- Tools -------------------------------------------------------------------------------

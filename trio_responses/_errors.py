@@ -106,16 +106,6 @@ class ConfigurationError(ResponsesError, ValueError):
     """
 
 
-def install_command(extra: str) -> str:
-    """Return the command that installs an extra, also where the package is from a checkout."""
-    return f'pip install "trio-responses[{extra}]"'
-
-
-def missing_package(feature: str, package: str, extra: str) -> ConfigurationError:
-    """Return the error for a feature whose package is not installed; it names the extra."""
-    return ConfigurationError(f"{feature} needs {package}: {install_command(extra)}")
-
-
 # --- What the server refuses -------------------------------------------------------------
 
 SERVER_ERRORS: Final = range(500, 600)

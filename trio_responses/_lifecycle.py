@@ -39,7 +39,7 @@ class ConnectionState(StrEnum):
     RECONNECTING = "reconnecting"
     """The socket was lost, and a new one is being opened."""
     DRAINING = "draining"
-    """The connection takes no new requests: `drain` waits for those in progress, or the closing
+    """The connection takes no new requests: ``drain()`` waits for those in progress, or the closing
     handshake is in progress."""
     CLOSED = "closed"
     """The connection is closed for good."""

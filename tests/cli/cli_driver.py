@@ -4,13 +4,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from queue import Queue
+from threading import Thread
 from typing import Any, TypeAlias
 
 import pytest
+import trio
 
-from trio_responses._cli import server_choice
+from trio_responses._cli import main, server_choice
+from trio_responses._cli import serve as serve_module
 from trio_responses._transport import http
 from trio_responses.testing import ResponsesServer, open_test_server
 
@@ -91,3 +95,48 @@ def serving(
         found = LISTENING.fullmatch(line)
         assert found is not None, line
         yield process, found[1]
+
+
+@contextmanager
+def serving_in_thread(*arguments: str, command: str = "serve") -> Generator[str, None, None]:
+    """Run a command that listens in a thread of this process; yield the URL.
+
+    A child process takes a second to start: only a test of signals or of the output needs one.
+    """
+    lines = Queue[str]()
+    scope = trio.CancelScope()
+    tokens: list[trio.lowlevel.TrioToken] = []
+
+    def print_line(line: str, *, flush: bool) -> None:
+        assert flush
+        lines.put(line + "\n")
+
+    def run_until_cancelled(run_command: Callable[[], Awaitable[int]]) -> int:
+        async def run() -> int:
+            tokens.append(trio.lowlevel.current_trio_token())
+            with scope:
+                return await run_command()
+            return 0
+
+        return trio.run(run)
+
+    def run_main() -> None:
+        try:
+            main([command, *arguments])
+        finally:
+            lines.put("")  # where the command has failed
+
+    thread = Thread(target=run_main)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve_module, "run", run_until_cancelled)
+        patch.setattr(serve_module, "print", print_line, raising=False)
+        thread.start()
+        line = lines.get()
+        try:
+            found = LISTENING.fullmatch(line)
+            assert found is not None, line
+            yield found[1]
+        finally:
+            for token in tokens:
+                token.run_sync_soon(scope.cancel)
+            thread.join()

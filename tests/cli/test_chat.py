@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,16 +21,21 @@ import trio
 
 from tests.cli.cli_driver import HANG_GUARD, clear_environment, prepare_next_server, running
 from tests.testing.driver import NO_WAITING
-from trio_responses import AuthenticationError, ReconnectFailed
+from trio_responses import AuthenticationError, ConfigurationError, Limits, ReconnectFailed
+from trio_responses._cli import chat as chat_module
 from trio_responses._cli import main
-from trio_responses._cli.chat import Chat, TextLineReader, choose_renderer
+from trio_responses._cli.chat import has_editing
+from trio_responses._cli.chat_session import Chat
 from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools, calculate, current_time
+from trio_responses._cli.images import MAX_IMAGE_BYTES, pasted_image, read_image
+from trio_responses._cli.line_reader import TextLineReader
+from trio_responses._cli.prices import Prices
 from trio_responses._cli.renderer import PlainRenderer
+from trio_responses._cli.slash_commands import SLASH_COMMANDS, quote_path, split_path
 from trio_responses.testing import Call, open_test_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
-    from pathlib import Path
 
     from tests.cli.cli_driver import Capture, Patch, PrepareServer
     from trio_responses._cli.renderer import LineKind
@@ -53,6 +60,7 @@ class RecordingRenderer:
     def __init__(self) -> None:
         self.shown: list[tuple[str, str]] = []
         self.prompts = 0
+        self.statuses: list[str] = []
         self.text_arrived = trio.Event()
 
     def show_prompt(self) -> None:
@@ -69,6 +77,12 @@ class RecordingRenderer:
 
     def show_line(self, kind: LineKind, text: str) -> None:
         self.shown.append((kind, text))
+
+    def show_status(self, text: str) -> None:
+        self.statuses.append(text)
+
+    async def flush(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     def lines_of(self, kind: str) -> list[str]:
         return [text for each, text in self.shown if each == kind]
@@ -90,33 +104,18 @@ class Script:
         return None
 
 
-class Keyboard:
-    """An iterator of interrupts: one for each call of `press`."""
-
-    def __init__(self) -> None:
-        self._press, self._pressed = trio.open_memory_channel[int](9)
-
-    def press(self) -> None:
-        self._press.send_nowait(signal.SIGINT)
-
-    def __aiter__(self) -> Keyboard:
-        return self
-
-    async def __anext__(self) -> int:
-        return await self._pressed.receive()
-
-
 @asynccontextmanager
 async def chatting(
     server: ResponsesServer,
     renderer: RecordingRenderer,
     *,
     with_tools: bool = False,
+    prices: Prices | None = None,
     **options: Any,
 ) -> AsyncGenerator[Chat, None]:
     tools = CHAT_TOOLS if with_tools else ()
     async with server.open_client(**options) as connection, AsyncExitStack() as stack:
-        chat = Chat(connection, renderer, SETTINGS, tools=tools, stack=stack)
+        chat = Chat(connection, renderer, SETTINGS, tools=tools, prices=prices, stack=stack)
         await chat.start()
         yield chat
 
@@ -124,7 +123,7 @@ async def chatting(
 async def talk(server: ResponsesServer, *lines: Any, **options: Any) -> RecordingRenderer:
     renderer = RecordingRenderer()
     async with chatting(server, renderer, **options) as chat:
-        assert await chat.run(Script(*lines), Keyboard()) == 0
+        assert await chat.run(Script(*lines)) == 0
     return renderer
 
 
@@ -266,7 +265,7 @@ async def test_a_connection_that_cannot_be_reopened_ends_the_chat(server: Respon
     renderer = RecordingRenderer()
     async with chatting(server, renderer, reconnect=[1]) as chat:
         with pytest.raises(ReconnectFailed):
-            await chat.run(Script("Hello", lose), Keyboard())
+            await chat.run(Script("Hello", lose))
 
 
 @NO_WAITING
@@ -278,7 +277,7 @@ async def test_a_turn_on_a_closed_connection_ends_the_chat(
         server.drop(after_events=0)
         server.refuse(401, times=None)
         with pytest.raises(AuthenticationError):
-            await chat.run(Script("Hello", "Hello?"), Keyboard())
+            await chat.run(Script("Hello", "Hello?"))
     assert len(renderer.lines_of("error")) == 1  # of the first turn
     assert "the server may have processed it" in renderer.lines_of("error")[0]
 
@@ -289,19 +288,19 @@ async def test_a_turn_on_a_closed_connection_ends_the_chat(
 @NO_WAITING
 async def test_ctrl_c_cancels_the_turn_and_a_second_one_leaves(server: ResponsesServer) -> None:
     server.reply("one two three").stall(after_events=6)
-    renderer, keyboard = RecordingRenderer(), Keyboard()
+    renderer = RecordingRenderer()
 
-    async def press_twice() -> None:
+    async def press_twice(chat: Chat) -> None:
         await renderer.text_arrived.wait()
-        keyboard.press()
+        chat.interrupt()
         while not renderer.lines_of("note"):  # noqa: ASYNC110 - a renderer has no event for it
             await trio.sleep(0.1)
         assert renderer.prompts == 2
-        keyboard.press()
+        chat.interrupt()
 
     async with chatting(server, renderer) as chat, trio.open_nursery() as nursery:
-        nursery.start_soon(press_twice)
-        assert await chat.run(Script("Count", trio.sleep_forever), keyboard) == 130
+        nursery.start_soon(press_twice, chat)
+        assert await chat.run(Script("Count", trio.sleep_forever)) == 130
         assert len(chat.conversation.items) == 0
     assert renderer.lines_of("note") == ["cancelled: the conversation is as it was before"]
 
@@ -309,31 +308,31 @@ async def test_ctrl_c_cancels_the_turn_and_a_second_one_leaves(server: Responses
 @NO_WAITING
 async def test_the_conversation_continues_after_ctrl_c(server: ResponsesServer) -> None:
     server.reply("one two three").stall(after_events=6, seconds=60)
-    renderer, keyboard = RecordingRenderer(), Keyboard()
+    renderer = RecordingRenderer()
 
-    async def press() -> None:
+    async def press(chat: Chat) -> None:
         await renderer.text_arrived.wait()
-        keyboard.press()
+        chat.interrupt()
 
     async with chatting(server, renderer) as chat, trio.open_nursery() as nursery:
-        nursery.start_soon(press)
-        assert await chat.run(Script("Count", "Hello"), keyboard) == 0
+        nursery.start_soon(press, chat)
+        assert await chat.run(Script("Count", "Hello")) == 0
     assert renderer.lines_of("text")[-1] == 'Turn 1: you said "Hello".'
 
 
 @NO_WAITING
 async def test_a_second_ctrl_c_during_a_turn_ends_the_chat(server: ResponsesServer) -> None:
     server.stall(after_events=6)
-    renderer, keyboard = RecordingRenderer(), Keyboard()
+    renderer = RecordingRenderer()
 
-    async def press() -> None:
+    async def press(chat: Chat) -> None:
         await renderer.text_arrived.wait()
-        keyboard.press()
-        keyboard.press()
+        chat.interrupt()
+        chat.interrupt()
 
     async with chatting(server, renderer) as chat, trio.open_nursery() as nursery:
-        nursery.start_soon(press)
-        assert await chat.run(Script("Count", trio.sleep_forever), keyboard) == 130
+        nursery.start_soon(press, chat)
+        assert await chat.run(Script("Count", trio.sleep_forever)) == 130
 
 
 # --- Commands ----------------------------------------------------------------------------
@@ -363,11 +362,28 @@ async def test_a_saved_conversation_continues_after_loading(
 
 
 @NO_WAITING
+async def test_the_status_names_the_model_of_a_conversation_that_is_loaded(
+    server: ResponsesServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.json"
+    await talk(server, "Hello", f"/save {path}")
+    path.write_text(path.read_text(encoding="utf-8").replace("gpt-test", "another"))
+    renderer = await talk(server, f"/load {path}", "And you?")
+    assert renderer.statuses[-1].startswith("another · connected")
+    assert server.last_request["model"] == "another"
+
+
+@NO_WAITING
 @pytest.mark.parametrize(
     ("line", "words"),
     [
         ("/nonsense", "unknown command /nonsense"),
         ("/reset now", "unknown command /reset now"),
+        ("/image", "needs the name of a file: /image FILE [TEXT]"),
+        ("/image /nowhere/at/all", "No such file"),
+        ("/image {broken}", "is not an image: send a PNG, JPEG, GIF or WebP file"),
+        ("/image /dev/null", "is not a regular file"),
+        ("/image 'x", "a quotation mark around the name of the file is not closed"),
         ("/save", "needs the name of a file"),
         ("/load", "needs the name of a file"),
         ("/save /nowhere/at/all", "No such file"),
@@ -389,8 +405,140 @@ async def test_a_wrong_command_is_an_error_line(
 @NO_WAITING
 async def test_help_names_every_command(server: ResponsesServer) -> None:
     renderer = await talk(server, "/help")
-    for name in ("/save", "/load", "/reset", "/quit", "Ctrl-C"):
+    for name in (*SLASH_COMMANDS, "Ctrl-C"):
         assert name in renderer.lines_of("note")[0]
+
+
+@NO_WAITING
+async def test_another_model_answers_from_then_on(server: ResponsesServer) -> None:
+    renderer = await talk(server, "/model", "/model other", "Hello", "And you?")
+    assert renderer.lines_of("note") == ["the model is gpt-test", "the model is other"]
+    assert [request["model"] for request in server.requests] == ["other", "other"]
+    assert renderer.statuses[-1].startswith("other · ")
+
+
+@NO_WAITING
+@pytest.mark.parametrize(
+    ("with_tools", "shown"),
+    [
+        (False, "the model may call no tool: start the chat with --tools"),
+        (
+            True,
+            (
+                "current_time: Tell the date and the time.\n"
+                "calculate: Work out an arithmetic expression."
+            ),
+        ),
+    ],
+)
+async def test_tools_are_listed(
+    with_tools: bool,  # noqa: FBT001 - of the table above
+    shown: str,
+    server: ResponsesServer,
+) -> None:
+    renderer = await talk(server, "/tools", with_tools=with_tools)
+    assert renderer.lines_of("note") == [shown]
+
+
+@NO_WAITING
+async def test_the_usage_is_that_of_all_turns_and_the_status_has_the_newest(
+    server: ResponsesServer,
+) -> None:
+    for tokens in (1_000_000, 2_000_000):
+        usage = {"input_tokens": tokens, "cached_tokens": tokens // 2, "output_tokens": tokens}
+        server.reply("Yes.", usage=usage)
+    prices = Prices.parse("2,1,10")
+    renderer = await talk(server, "Hello", "And you?", "/usage", prices=prices)
+    assert renderer.statuses[0] == "gpt-test · connected, 0 reconnects"
+    newest = "2000000 read (1000000 cached), 2000000 written, cost 23.0000"
+    assert renderer.statuses[-1] == f"gpt-test · connected, 0 reconnects · {newest}"
+    assert renderer.lines_of("tokens")[-1].startswith(f"{newest}; ")
+    assert renderer.lines_of("note") == [
+        "this chat: 3000000 read (1500000 cached), 3000000 written, cost 34.5000"
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "1,2", "1,2,3,4", "a,b,c", "1,-2,3", "nan,1,1", "1,inf,1"])
+def test_prices_are_three_numbers(text: str, monkeypatch: Patch, capsys: Capture) -> None:
+    with pytest.raises(ValueError, match="is not INPUT,CACHED,OUTPUT"):
+        Prices.parse(text)
+    if text:
+        assert main(["chat", "--embedded", "--price", text]) == 2
+        assert capsys.readouterr().err.startswith("error: --price: ")
+        monkeypatch.setenv("TRIO_RESPONSES_PRICE", text)
+        assert main(["chat", "--embedded"]) == 2
+        assert capsys.readouterr().err.startswith("error: TRIO_RESPONSES_PRICE: ")
+
+
+# --- Images ------------------------------------------------------------------------------
+
+IMAGES = {
+    "image/png": b"\x89PNG\r\n\x1a\n",
+    "image/jpeg": b"\xff\xd8\xff\xe0",
+    "image/gif": b"GIF89a",
+    "image/webp": b"RIFF\0\0\0\0WEBPVP8 ",
+}
+
+
+@NO_WAITING
+@pytest.mark.parametrize("media_type", IMAGES)
+async def test_an_image_is_sent_as_a_data_url_of_its_type(
+    media_type: str, server: ResponsesServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "my image"  # its name has no suffix
+    path.write_bytes(IMAGES[media_type])
+    server.reply("A cat.")
+    renderer = await talk(server, f'/image "{path}"  What\'s this?')
+    assert renderer.lines_of("text") == ["A cat."]
+    [item] = server.last_request.input_items
+    encoded = base64.b64encode(IMAGES[media_type]).decode()
+    assert item["content"] == [
+        {"type": "input_text", "text": "What's this?"},
+        {"type": "input_image", "image_url": f"data:{media_type};base64,{encoded}"},
+    ]
+
+
+@NO_WAITING
+async def test_an_image_without_a_text_is_sent_alone(
+    server: ResponsesServer, tmp_path: Path
+) -> None:
+    (tmp_path / "a b.gif").write_bytes(IMAGES["image/gif"])
+    server.reply("A cat.")
+    await talk(server, f"/image {tmp_path}/a\\ b.gif")
+    [item] = server.last_request.input_items
+    assert [part["type"] for part in item["content"]] == ["input_image"]
+
+
+def test_an_image_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    with path.open("wb") as file:
+        file.write(IMAGES["image/png"])
+        file.truncate(MAX_IMAGE_BYTES + 1)
+    with pytest.raises(ConfigurationError, match="larger than 10 MiB: send a smaller image"):
+        read_image(str(path))
+
+
+def test_the_largest_image_fits_into_a_request() -> None:
+    assert Limits().max_request_bytes > MAX_IMAGE_BYTES * 4 / 3
+
+
+@pytest.mark.parametrize(
+    "pasted", ["{}", " {}\n", "'{}'", '"{}"', "{escaped}", "file://{url}"], ids=str
+)
+def test_the_path_of_an_image_is_recognized_when_pasted(pasted: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "my cat.PNG")
+    text = pasted.format(path, escaped=path.replace(" ", "\\ "), url=path.replace(" ", "%20"))
+    assert pasted_image(text) is None
+    Path(path).touch()
+    assert pasted_image(text) == path
+    assert split_path(f"{quote_path(path)} and more") == (path, "and more")
+
+
+@pytest.mark.parametrize("pasted", ["", "{0}\n{0}", "see {0}", "{0}.txt", "'{0}", "\0.png"])
+def test_other_text_that_is_pasted_names_no_image(pasted: str, tmp_path: Path) -> None:
+    path = tmp_path / "cat.png"
+    path.touch()
+    assert pasted_image(pasted.format(path)) is None
 
 
 # --- Its tools ---------------------------------------------------------------------------
@@ -471,21 +619,41 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_without_rich_the_chat_is_plain_and_a_note_gives_the_reason(monkeypatch: Patch) -> None:
-    monkeypatch.setitem(sys.modules, "rich.console", None)
-    err = io.StringIO()
-    renderer = choose_renderer(Terminal(), err, interactive=True, plain=False)
-    assert isinstance(renderer, PlainRenderer)
-    assert 'pip install "trio-responses[cli]"' in err.getvalue()
+@pytest.mark.skipif(sys.platform == "win32", reason="the console of Windows edits lines")
+@pytest.mark.parametrize("missing", ["rich", "prompt_toolkit"])
+def test_without_the_extra_the_chat_is_plain_and_a_note_gives_the_reason(
+    missing: str, monkeypatch: Patch, capsys: Capture
+) -> None:
+    def find_spec(name: str) -> str | None:
+        return None if name == missing else name
+
+    monkeypatch.setattr(chat_module, "find_spec", find_spec)
+    monkeypatch.setenv("TERM", "xterm")
+    assert not has_editing(Terminal(), Terminal())
+    assert 'pip install "trio-responses[cli]"' in capsys.readouterr().err
 
 
-def test_a_pipe_gets_plain_text_without_a_note() -> None:
-    err = io.StringIO()
-    assert isinstance(
-        choose_renderer(io.StringIO(), err, interactive=True, plain=False), PlainRenderer
-    )
-    assert isinstance(choose_renderer(Terminal(), err, interactive=True, plain=True), PlainRenderer)
-    assert err.getvalue() == ""
+@pytest.mark.parametrize(
+    ("stdin", "stdout", "term", "edits"),
+    [
+        (Terminal, Terminal, "xterm", sys.platform != "win32"),
+        (io.StringIO, Terminal, "xterm", False),
+        (Terminal, io.StringIO, "xterm", False),
+        (Terminal, Terminal, "dumb", False),
+    ],
+)
+def test_lines_are_edited_in_a_terminal_only(
+    *,
+    stdin: type[io.StringIO],
+    stdout: type[io.StringIO],
+    term: str,
+    edits: bool,
+    monkeypatch: Patch,
+    capsys: Capture,
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    assert has_editing(stdin(), stdout()) is edits
+    assert capsys.readouterr().err == ""
 
 
 # --- In a process of its own -------------------------------------------------------------
@@ -582,9 +750,9 @@ def read_until(terminal: int, words: str) -> str:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("plain", [True, False])
-def test_ctrl_c_at_the_prompt_of_a_terminal_exits_with_130(*, plain: bool) -> None:
+def test_sigint_at_the_prompt_of_a_terminal_exits_with_130(*, plain: bool, tmp_path: Path) -> None:
     if not plain:
-        pytest.importorskip("rich")
+        pytest.importorskip("prompt_toolkit")
     import pty  # noqa: PLC0415 - not on every system
 
     master, slave = pty.openpty()
@@ -595,14 +763,15 @@ def test_ctrl_c_at_the_prompt_of_a_terminal_exits_with_130(*, plain: bool) -> No
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env={**kept, "TERM": "xterm"},
+        env={**kept, "TERM": "xterm", "XDG_STATE_HOME": str(tmp_path)},
         start_new_session=True,
     ) as process:
         os.close(slave)
         try:
             read_until(master, "you> ")
-            os.write(master, b"Hello\n")
-            shown = read_until(master, r"written(?s:.*)you> ")
+            os.write(master, b"Hello\r")
+            # The prompt that is edited stays where it is; the status below it comes last.
+            shown = read_until(master, r"written(?s:.*)you> " if plain else "written")
             assert 'Turn 1: you said "Hello".' in shown
             process.send_signal(signal.SIGINT)
             assert process.wait(HANG_GUARD) == 130

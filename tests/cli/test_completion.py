@@ -200,4 +200,4 @@ def test_without_shtab_the_error_names_the_extra(capsys: Capture, monkeypatch: P
     assert main(["completion", "bash"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.fullmatch(r'error: .*shtab.*pip install "trio-responses\[cli\]"\n', err)
+    assert re.fullmatch(r'error: .*shtab.*pip install "trio-responses\[cli\]", .*\n', err)

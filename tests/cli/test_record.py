@@ -23,6 +23,7 @@ from tests.cli.cli_driver import (
     prepare_next_server,
     running,
     serving,
+    serving_in_thread,
 )
 from tests.testing.driver import NO_WAITING
 from trio_responses import ConfigurationError, Recorder, Recording
@@ -205,9 +206,8 @@ def test_recording_does_not_change_the_log(caplog: pytest.LogCaptureFixture) -> 
 # --- replay ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_replay_repeats_the_answers_and_records_no_key(
-    number: signal.Signals, prepare_server: PrepareServer, capsys: Capture, monkeypatch: Patch
+    prepare_server: PrepareServer, capsys: Capture, monkeypatch: Patch
 ) -> None:
     prepare_server(lambda server: (server.reply("first answer"), server.reply("second answer")))
     assert main(["record", "--embedded", "two.jsonl", "1", "2"]) == 0
@@ -222,7 +222,7 @@ def test_replay_repeats_the_answers_and_records_no_key(
         for _ in range(2):
             assert main(["ask", "--base-url", url, "beyond"]) == 0
             assert capsys.readouterr().out == 'Turn 1: you said "beyond".\n'
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=HANG_GUARD) == ("", USED_UP)
         assert process.returncode == 0
 
@@ -233,7 +233,7 @@ def test_replay_closes_a_socket_where_the_recorded_server_did(
     prepare_server(lambda server: server.drop(after_events=6))
     assert main(["record", "--embedded", "cut.jsonl", "Hello"]) == 1
     assert capsys.readouterr().out == "Turn 1:\n"
-    with serving("cut.jsonl", command="replay") as (_, url):
+    with serving_in_thread("cut.jsonl", command="replay") as url:
         assert main(["ask", "--base-url", url, "Hello"]) == 1
         assert capsys.readouterr().out == "Turn 1:\n"
 
@@ -246,7 +246,7 @@ def test_replay_ends_the_socket_where_the_recording_was_cut(
     lines = Path("cut.jsonl").read_bytes().splitlines(keepends=True)
     Path("cut.jsonl").write_bytes(b"".join(lines[:6]) + lines[6][:40])
     capsys.readouterr()
-    with serving("cut.jsonl", command="replay") as (_, url):
+    with serving_in_thread("cut.jsonl", command="replay") as url:
         assert main(["ask", "--base-url", url, "Hello"]) == 1
         assert "the connection was lost" in capsys.readouterr().err
 
@@ -329,7 +329,7 @@ def test_the_commands_of_the_page_on_recordings_work(capsys: Capture, monkeypatc
     [block] = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     record, replay, ask = (shlex.split(line) for line in block.splitlines())
     assert {record[0], replay[0], ask[0]} == {"trio-responses"}
-    with serving() as (_, url):
+    with serving_in_thread() as url:
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         assert main(record[1:]) == 0
         printed = capsys.readouterr().out.splitlines()
@@ -337,7 +337,7 @@ def test_the_commands_of_the_page_on_recordings_work(capsys: Capture, monkeypatc
     here = f"http://127.0.0.1:{replay[replay.index('--port') + 1]}/v1"
     replay[replay.index("--port") + 1] = "0"
     assert ask[ask.index("--base-url") + 1] == here
-    with serving(*replay[2:], command=replay[1]) as (_, url):
+    with serving_in_thread(*replay[2:], command=replay[1]) as url:
         ask[ask.index("--base-url") + 1] = url
         assert main(ask[1:]) == 0
     assert capsys.readouterr().out.splitlines() == printed[:1]
@@ -349,7 +349,7 @@ def test_a_signal_ends_record_and_leaves_the_messages_so_far(
 ) -> None:
     end = '{"t":9999,"dir":"close","by":"client"}\n'
     Path("slow.jsonl").write_text(REQUEST + end, encoding="utf-8")
-    with serving("slow.jsonl", "--timing", command="replay") as (_, url):  # noqa: SIM117 - one needs the other
+    with serving_in_thread("slow.jsonl", "--timing", command="replay") as url:  # noqa: SIM117 - one needs the other
         with running("record", "--base-url", url, "cut.jsonl", "Hello") as process:
             while not (Path("cut.jsonl").exists() and sent_in("cut.jsonl")):
                 assert process.poll() is None

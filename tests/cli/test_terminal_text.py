@@ -107,16 +107,13 @@ def test_the_lines_of_a_chat_are_escaped_and_its_answers_on_a_terminal_alone() -
 @pytest.mark.parametrize("text", [EVIL, "a &#x202e;b &#13;c", "`\x1b[2J`", "[\x9b](http://x)"])
 def test_markdown_is_escaped_after_parsing_as_well(text: str) -> None:
     pytest.importorskip("rich")
-    from rich.console import Console  # noqa: PLC0415 - an extra
+    from trio_responses._cli.markdown_renderer import MarkdownRenderer  # noqa: PLC0415 - an extra
 
-    from trio_responses._cli.markdown_renderer import MarkdownRenderer  # noqa: PLC0415 - likewise
-
-    out = io.StringIO()
-    renderer = MarkdownRenderer(Console(file=out, width=200), interactive=False)
-    renderer.append_text(text)
-    renderer.end_text()
-    renderer.show_line("error", text)
-    assert CONTROLS.search(out.getvalue()) is None
+    renderer = MarkdownRenderer(color_system=None)
+    shown = renderer.append(f"{text}\n\nb", 200) + renderer.append(text, 200)
+    shown += "\n".join(renderer.growing_lines(200)) + renderer.end(200)
+    shown += renderer.line("error", text, 200) + renderer.question("you> ", text, 200)
+    assert CONTROLS.search(shown) is None
 
 
 def test_a_row_of_the_probe_and_a_line_of_the_demo_are_escaped() -> None:

@@ -402,12 +402,12 @@ async def test_turns_survive_the_changes_of_the_transport() -> None:
 async def test_http_without_its_package_names_the_extra() -> None:
     with mock.patch("trio_responses._transport.http.find_spec", return_value=None):
         async with open_peer() as peer:
-            with pytest.raises(ConfigurationError, match=r'httpcore2: pip install ".*\[http\]"$'):
+            with pytest.raises(ConfigurationError, match=r"httpcore2: install the extra http:"):
                 async with connect(peer, transport="http"):
                     pass
             caught = await refused(peer)
             assert isinstance(caught, UpgradeUnsupported)
-            assert 'pip install "trio-responses[http]"' in str(caught)
+            assert "install the extra http:" in str(caught)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ async def test_http2_without_one_of_its_packages_names_the_extra_with_both(
 
     with mock.patch("trio_responses._transport.http.find_spec", find):
         async with open_peer() as peer:
-            with pytest.raises(ConfigurationError, match=rf'{missing}: pip install ".*\[http2\]"$'):
+            with pytest.raises(ConfigurationError, match=f"{missing}: install the extra http2:"):
                 async with connect(peer, transport="http", http2=True):
                     pass
 

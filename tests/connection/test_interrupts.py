@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from types import FrameType
 
-    from trio.abc import Clock
-
     from trio_responses import FunctionTool
 
 POINTS = 40
@@ -85,13 +83,10 @@ async def use_a_tool_in_a_thread() -> None:
     await run_tool(get_weather_slowly)
 
 
-def run_with_signal(
-    program: Callable[[], Awaitable[None]], point: int, *, clock: Clock | None = None
-) -> tuple[int, str]:
+def run_with_signal(program: Callable[[], Awaitable[None]], point: int) -> tuple[int, str]:
     """Run a program, and send SIGINT when the library makes its n-th call of a built-in function.
 
     :param point: n; -1 sends no signal.
-    :param clock: the clock of the program; without one, no time is waited for.
     :return: the number of such calls, and what the program raised.
     """
     calls = 0
@@ -114,7 +109,7 @@ def run_with_signal(
 
     raised = ""
     try:
-        trio.run(main, clock=clock or MockClock(autojump_threshold=0))
+        trio.run(main, clock=MockClock(autojump_threshold=0))
     except BaseException as error:  # noqa: BLE001 - any exception is a result
         raised = repr(error)
     return calls, raised
@@ -133,14 +128,10 @@ def test_ctrl_c_at_any_point_is_a_keyboard_interrupt_alone(
 
 
 def test_ctrl_c_during_a_tool_in_a_thread_is_a_keyboard_interrupt_alone() -> None:
-    # While a thread works, all tasks wait: a clock that jumps would let each deadline pass.
-    def run(point: int) -> tuple[int, str]:
-        return run_with_signal(use_a_tool_in_a_thread, point, clock=MockClock())
-
-    total, raised = run(-1)
+    total, raised = run_with_signal(use_a_tool_in_a_thread, -1)
     assert raised == ""
     points = [1 + number * (total // 2) // 10 for number in range(10)]
-    results = [run(point)[1] for point in points]
+    results = [run_with_signal(use_a_tool_in_a_thread, point)[1] for point in points]
     assert results == ["KeyboardInterrupt()"] * len(points)
 
 

@@ -25,11 +25,21 @@ def choices(cell: HTTPCell, way: Way) -> tuple[DeliveryMode, ...]:
     return ("at_most_once", "at_least_once") if both else ("at_most_once",)
 
 
+def ways(cell: HTTPCell, kind: HTTPConnectionKind) -> tuple[Way, ...]:
+    """Return the ways of a cell: both, where the fault ends the HTTP connection.
+
+    Otherwise the way of the turn and the kind of the connection have nothing to do with each other.
+    """
+    if cell.streams > 1 or len(cell.kinds) == 1:
+        return ("stream", "conversation")
+    return ("stream",) if kind == "new" else ("conversation",)
+
+
 EXCHANGE_RUNS = [
     pytest.param(cell, kind, way, choice, id=f"{cell.name}, {kind}, {way}, {choice}")
     for cell in EXCHANGES
     for kind in cell.kinds
-    for way in ("stream", "conversation")
+    for way in ways(cell, kind)
     for choice in choices(cell, way)
 ]
 

@@ -106,7 +106,7 @@ async def test_turns_without_a_free_place_are_served_in_order(server: ResponsesS
     assert [request.text for request in server.requests] == done
 
 
-async def test_a_thousand_turns_are_distributed_over_all_connections(
+async def test_four_hundred_turns_are_distributed_over_all_connections(
     server: ResponsesServer,
 ) -> None:
     answers: dict[str, str] = {}
@@ -116,12 +116,12 @@ async def test_a_thousand_turns_are_distributed_over_all_connections(
 
     async with Crowd(), open_to(server, size=4) as pool:
         async with trio.open_nursery() as nursery:
-            for number in range(1000):
+            for number in range(400):
                 nursery.start_soon(ask_and_note, f"{number}")
-        assert answers == {f"{n}": f'Turn 1: you said "{n}".' for n in range(1000)}
+        assert answers == {f"{n}": f'Turn 1: you said "{n}".' for n in range(400)}
         counted = per_connection(server)
         assert len(counted) == 4
-        assert min(counted.values()) > 150
+        assert min(counted.values()) > 60
         assert server.statistics().max_active <= 64
         assert pool.statistics().turns_waiting == 0
         assert active_requests(pool) == [0, 0, 0, 0]

@@ -1,4 +1,4 @@
-"""Whether tests start the servers of Redis and PostgreSQL, or a browser, which takes long."""
+"""Whether tests start programs that take long: Redis, PostgreSQL, web services, or a browser."""
 
 import os
 

@@ -13,6 +13,7 @@ import trio
 
 from tests.stores.engines import needs_engines
 from tests.stores.sql_stores import open_sqlite_store, other_process, read_line
+from tests.testing.driver import NO_WAITING
 from trio_responses import ConfigurationError
 from trio_responses._stores.sqlite import SQLiteDatabase
 from trio_responses.stores import Record, SQLiteStore, StoreError, StoreUnavailable
@@ -91,9 +92,10 @@ async def test_a_file_that_is_no_database_is_an_error_at_once(tmp_path: Path) ->
     assert not isinstance(caught.value, StoreUnavailable)
 
 
+@NO_WAITING
 async def test_a_file_that_was_removed_is_not_created_again(tmp_path: Path) -> None:
     async with open_sqlite_store(tmp_path) as store:
-        store.timeout = 0.3
+        store.timeout = 3
         store._readers._close_idle()
         for each in files(tmp_path):
             each.unlink()

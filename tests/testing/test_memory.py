@@ -94,14 +94,14 @@ async def test_no_request_is_kept_beyond_the_limit() -> None:
     async with open_test_server(max_remembered=10) as server:
         parent: dict[str, Any] = {}
         async with connect(server) as client:
-            for number in range(300):
+            for number in range(200):
                 response = await client.response(input=f"request {number}", **parent)
                 parent = {"previous_response_id": response["id"]}
             gc.collect()
             kept = sum(isinstance(each, Request) for each in gc.get_objects()) - before
         assert kept <= 120
-        assert server.last_request.turn == 300
-        assert len(server.last_request.history) == 599
+        assert server.last_request.turn == 200
+        assert len(server.last_request.history) == 399
 
 
 @pytest.mark.parametrize("limit", [0, -1])

@@ -412,7 +412,7 @@ async def test_socks_without_python_socks_names_the_extra_to_install(
 ) -> None:
     environment.setitem(sys.modules, "python_socks", None)
     environment.setenv("ALL_PROXY", "socks5h://u:p@proxy.test")
-    with pytest.raises(ConfigurationError, match=r'socks: pip install "trio-responses\[proxy\]"$'):
+    with pytest.raises(ConfigurationError, match=r'pip install "trio-responses\[proxy\]"'):
         await opened_with(endpoint=SECURE)
 
 

@@ -20,6 +20,7 @@ from trio_responses._cli.probe import MODELS, probe
 from trio_responses._cli.running import FAILED, PROG, WRONG_USAGE, print_error
 from trio_responses._cli.serve import replay, serve
 from trio_responses._cli.server_choice import ENDPOINTS
+from trio_responses._extras import install_hint
 from trio_responses.testing import ServerTransport
 from trio_responses.typing import TransportOption
 
@@ -94,14 +95,19 @@ examples:
 
 CHAT_HELP: Final = f"""\
 The history is kept in this process and survives a lost connection. With --store it is
-also saved after each turn, and the next chat with this store and key continues it. In a
-terminal, answers are shown as Markdown if rich is installed: pip install "{PROG}[cli]".
-Otherwise answers go to stdout as plain text, and everything else to stderr.
+also saved after each turn, and the next chat with this store and key continues it.
+
+In a terminal, lines are edited, answers are shown as Markdown, and a status line has the
+tokens: this needs the extra cli ({PROG}[cli]). Otherwise answers go to stdout as plain
+text, and everything else to stderr.
 
 during a chat:
-  /save FILE    save the conversation     /reset   clear the history
-  /load FILE    continue a saved one      /quit    leave, as Ctrl-D does
-  Ctrl-C        cancel the answer in progress; press it again to leave
+  /save FILE           save the conversation    /reset   clear the history
+  /load FILE           continue a saved one     /tools   list the tools
+  /image FILE [TEXT]   send an image            /usage   show the tokens so far
+  /model [NAME]        use another model        /quit    leave, as Ctrl-D does
+  Ctrl-C        stop the answer; then clear the line; on an empty line, twice: leave
+  Alt-Enter     begin a new line; pasted lines are one message in any case
 
 /save replaces a file of something else only if you enter the command twice, and no
 file before the new one is complete on the disk.
@@ -118,6 +124,8 @@ examples:
   {PROG} chat --instructions "Answer in one sentence"
   {PROG} chat --load yesterday.json
   {PROG} chat --store chats.db --key work
+  {PROG} chat --price 1.25,0.125,10
+      see what each turn costs; TRIO_RESPONSES_PRICE sets the prices for every chat
   {PROG} chat --embedded --max-age 12
       see the connection replaced every ten seconds
   {PROG} chat --demo-tools --record tools.jsonl
@@ -227,7 +235,7 @@ examples:
 
 COMPLETION_HELP: Final = f"""\
 The script completes the commands, options and files of the installed version. It needs
-shtab: pip install "{PROG}[cli]".
+shtab, which the extra cli installs ({PROG}[cli]).
 
   eval "$({PROG} completion bash)"                 in ~/.bashrc
   eval "$({PROG} completion zsh)"                  in ~/.zshrc, after compinit
@@ -427,8 +435,12 @@ def _add_chat(commands: Any) -> None:
     parser.add_argument("--demo-tools", action="store_true", help=about)
     about = "continue a conversation that /save has saved"
     parser.add_argument("--load", action=FileArgument, metavar="FILE", help=about)
-    about = "show plain text, also in a terminal"
+    about = "show plain text and do not edit lines, also in a terminal"
     parser.add_argument("--plain", action="store_true", help=about)
+    about = "do not keep what you enter for the next chat"
+    parser.add_argument("--no-history", dest="history", action="store_false", help=about)
+    about = "prices per million tokens, to show the cost of each turn, such as 1.25,0.125,10"
+    parser.add_argument("--price", metavar="INPUT,CACHED,OUTPUT", help=about)
     about = "keep the conversation in an SQLite file, or in Redis or PostgreSQL"
     parser.add_argument("--store", metavar="PLACE", help=about)
     about = "with --store: the name of the conversation (default: %(default)s)"
@@ -542,7 +554,7 @@ def completion(arguments: argparse.Namespace) -> int:
     try:
         import shtab  # noqa: PLC0415 - likewise
     except ImportError:
-        print_error(f'completion needs shtab, which is not installed: pip install "{PROG}[cli]"')
+        print_error(f"completion needs shtab, which is not installed: {install_hint('cli')}")
         return FAILED
     print(shtab.complete(make_parser(), arguments.shell))
     return 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trio_responses.types import Input
 
-__all__ = ["attach_files", "read_attachment"]
+__all__ = ["attach_files", "data_url", "image_type", "read_attachment"]
 
 IMAGES: Final = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -38,11 +38,11 @@ def read_attachment(path: str) -> InputText | InputImage | InputFile:
     """
     content = read_file(path)
     name = PurePath(path).name.encode(errors="replace").decode()
-    kind = _image_type(content)
+    kind = image_type(content)
     if kind is not None:
-        return InputImage(image_url=_data_url(kind, content))
+        return InputImage(image_url=data_url(kind, content))
     if content.startswith(PDF):
-        return InputFile(filename=name, file_data=_data_url("application/pdf", content))
+        return InputFile(filename=name, file_data=data_url("application/pdf", content))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -68,11 +68,13 @@ def attach_files(question: str, paths: Sequence[str]) -> Input:
     return [Message(role="user", content=[*first, *parts])]
 
 
-def _image_type(content: bytes) -> str | None:
+def image_type(content: bytes) -> str | None:
+    """Return the media type of an image that the API accepts; `None` for other content."""
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return "image/webp"
     return next((kind for start, kind in IMAGES if content.startswith(start)), None)
 
 
-def _data_url(kind: str, content: bytes) -> str:
+def data_url(kind: str, content: bytes) -> str:
+    """Return content as a data URL of a media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -29,9 +29,10 @@ from trio_responses import (
     connect_responses,
     open_responses,
 )
-from trio_responses._cli.running import PROG, run
+from trio_responses._cli.running import run
 from trio_responses._cli.server_choice import DEFAULT_MODEL
 from trio_responses._concurrency import open_collapsing_nursery
+from trio_responses._extras import install_hint
 from trio_responses._safe_text import escape_controls
 from trio_responses._transport.http import check_http_installed, is_http_installed
 from trio_responses._wire import FunctionToolParam
@@ -510,7 +511,7 @@ def _why_skipped(step: Step, transport: TransportOption) -> str | None:
     if transport not in step.transports:
         return f"this step does not run with --transport {transport}"
     if step.run is go_over_to_http and not is_http_installed():
-        return f'this step needs httpcore2: pip install "{PROG}[http]"'
+        return f"this step needs httpcore2: {install_hint('http')}"
     return None
 
 

@@ -1,30 +1,28 @@
-"""The display of a chat as Markdown in a terminal, with rich (extra ``cli``).
+"""Markdown as text with codes for colours, while it arrives in pieces; by rich (extra ``cli``).
 
-The module is separate from `renderer.py` because rich is optional and slow to import. The last
-block of an answer is drawn again as it grows; the blocks before it are printed once.
+The blocks that are complete are returned once, to be printed for good. The last block may still
+grow, and is drawn anew each time: its lines are returned apart.
 """
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Final, final
+import io
+import re
+from typing import TYPE_CHECKING, Final, Literal, final
 
-from rich.live import Live
+from rich.console import Console
 from rich.markdown import Markdown
 from rich.text import Text
 
-from trio_responses._cli.renderer import PROMPT
 from trio_responses._safe_text import escape_controls
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import RenderableType
 
     from trio_responses._cli.renderer import LineKind
 
 __all__ = ["MarkdownRenderer", "split_blocks"]
 
-DRAW_INTERVAL: Final = 1 / 15
-"""Seconds between two drawings of the growing block."""
 STYLES: Final[dict[LineKind, tuple[str, str]]] = {
     "commentary": ("", "dim"),
     "tool": ("⚙ ", "cyan"),
@@ -32,29 +30,33 @@ STYLES: Final[dict[LineKind, tuple[str, str]]] = {
     "notification": ("~ ", "yellow"),
     "error": ("✗ ", "bold red"),
     "tokens": ("", "dim"),
+    "log": ("", "dim"),
 }
 FENCES: Final = ("```", "~~~")
+TRAILING_BLANKS: Final = re.compile(r"(?:\x1b\[[\d;]*m| )+$")
+"""rich pads lines with spaces, which a terminal that becomes narrower would wrap."""
+CODE_THEME: Final = "ansi_dark"
+"""The colours of the terminal itself, on its own background: rich fills no line."""
 
 
-def split_blocks(text: str) -> tuple[str, str]:
-    """Split Markdown into the blocks that are complete, and the last one, which may still grow.
+def split_blocks(text: str) -> list[str]:
+    """Split Markdown into blocks: all but the last one are complete, the last one may still grow.
 
-    The split is after an empty line outside of fenced code and before a line that is not indented:
+    A block ends after an empty line outside of fenced code, and before a line that is not indented:
     an indented line may belong to the list item above the empty line.
     """
-    position, split_at, fence = 0, 0, ""
-    after_empty = False
+    blocks, fence, after_empty = [""], "", False
     for line in text.splitlines(keepends=True):
         if after_empty and not fence and line[:1].strip():
-            split_at = position
+            blocks.append("")
         opening = line.lstrip()[:3]
         if not fence and opening in FENCES:
             fence = opening
         elif fence and line.strip().startswith(fence):
             fence = ""
         after_empty = not line.strip()
-        position += len(line)
-    return text[:split_at], text[split_at:]
+        blocks[-1] += line
+    return blocks
 
 
 def _safe_markdown(text: str) -> Markdown:
@@ -62,7 +64,7 @@ def _safe_markdown(text: str) -> Markdown:
 
     They are escaped after parsing as well, since an entity such as ``&#x202e;`` stands for one.
     """
-    markdown = Markdown(escape_controls(text))
+    markdown = Markdown(escape_controls(text), code_theme=CODE_THEME, hyperlinks=False)
     tokens = list(markdown.parsed)
     while tokens:
         token = tokens.pop()
@@ -73,67 +75,78 @@ def _safe_markdown(text: str) -> Markdown:
 
 @final
 class MarkdownRenderer:
-    """A display of Markdown in a terminal, drawn by rich.
+    """A renderer of the answers and the other lines of a chat, as text for a terminal.
 
-    :param console: the output. The growing block is drawn only when it is a terminal.
-    :param interactive: whether a person types the input and needs a prompt.
+    :param color_system: the colours to use, as rich names them; `None` for no codes at all.
     """
 
-    def __init__(self, console: Console, *, interactive: bool) -> None:
-        self._console = console
-        self._interactive = interactive
+    def __init__(self, color_system: Literal["auto", "standard"] | None = "auto") -> None:
+        self._console = Console(
+            file=io.StringIO(),
+            force_terminal=color_system is not None,
+            color_system=color_system,
+            legacy_windows=False,
+        )
         self._growing = ""
-        self._live: Live | None = None
-        self._drawn_at = 0.0
-        self._at_prompt = False
+        self._is_first = True
+        """Whether no block of this answer was returned yet."""
 
-    def show_prompt(self) -> None:
-        """Show the prompt for the next line of input."""
-        if self._interactive:
-            self._console.print(Text(PROMPT, style="bold green"), end="")
-            self._at_prompt = True
+    def append(self, piece: str, width: int) -> str:
+        """Add a piece of the answer; return the blocks that this piece completes."""
+        *complete, growing = split_blocks(self._growing + piece)
+        text = "".join(self._print_block(block, width) for block in complete)
+        self._growing = growing
+        return text
 
-    def append_text(self, piece: str) -> None:
-        """Show the next piece of an answer."""
-        self._at_prompt = False
-        complete, self._growing = split_blocks(self._growing + piece)
-        if self._live is None and self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
-        if complete:
-            self._draw(force=True)
-            self._console.print(_safe_markdown(complete))
-        self._draw(force=False)
+    def end(self, width: int) -> str:
+        """End the answer, complete or not; return the last block as it is."""
+        text = self._print_block(self._growing, width)
+        self._growing, self._is_first = "", True
+        return text
 
-    def _draw(self, *, force: bool) -> None:
-        """Draw the unfinished Markdown block, unless the block was drawn a moment ago."""
-        now = time.monotonic()
-        if self._live is not None and (force or now - self._drawn_at >= DRAW_INTERVAL):
-            self._live.update(_safe_markdown(self._growing), refresh=True)
-            self._drawn_at = now
+    def growing_lines(self, width: int) -> list[str]:
+        """Return the lines of the last block, which may still grow."""
+        if not self._growing.strip():
+            return []
+        lines = self._render(_safe_markdown(self._growing), width)
+        return lines if self._is_first else ["", *lines]
 
-    def end_text(self) -> None:
-        """End the answer: print the unfinished Markdown block as it is."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-        if self._growing.strip():
-            self._console.print(_safe_markdown(self._growing))
-        self._growing = ""
-
-    def show_line(self, kind: LineKind, text: str) -> None:
-        """Show text that is not part of an answer, in the style of its kind.
-
-        A notification that arrives at the prompt is followed by the prompt again.
-        """
-        interrupts_prompt = self._at_prompt and kind == "notification"
-        # A notification is printed above the growing block; every other kind ends the answer.
-        if self._live is None or kind != "notification":
-            self.end_text()
-        if interrupts_prompt:
-            self._console.print()
+    def line(self, kind: LineKind, text: str, width: int) -> str:
+        """Return text that is not part of an answer, in the style of its kind."""
         mark, style = STYLES[kind]
-        self._console.print(Text(mark + escape_controls(text), style=style))
-        self._at_prompt = False
-        if interrupts_prompt:
-            self.show_prompt()
+        return _joined(self._render(Text(mark + escape_controls(text), style=style), width))
+
+    def question(self, prompt: str, text: str, width: int) -> str:
+        """Return a line that the user entered, after the prompt."""
+        first = Text(prompt, style="bold green")
+        indented = escape_controls(text).replace("\n", "\n" + " " * len(prompt))
+        return _joined(self._render(first.append(indented, style="default not bold"), width))
+
+    def _print_block(self, markdown: str, width: int) -> str:
+        self._growing = markdown
+        lines = self.growing_lines(width)
+        self._is_first = self._is_first and not lines
+        return _joined(lines)
+
+    def _render(self, renderable: RenderableType, width: int) -> list[str]:
+        self._console.width = width
+        with self._console.capture() as capture:
+            self._console.print(renderable)
+        lines = [_without_padding(line) for line in capture.get().split("\n")]
+        while lines and not lines[-1]:
+            lines.pop()
+        while lines and not lines[0]:
+            lines.pop(0)
+        return lines
+
+
+def _joined(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _without_padding(line: str) -> str:
+    padding = TRAILING_BLANKS.search(line)
+    if padding is None:
+        return line
+    text = line[: padding.start()]
+    return f"{text}\x1b[0m" if "\x1b" in text else text

@@ -28,7 +28,8 @@ from trio_responses import (
     UpgradeUnsupported,
     open_responses,
 )
-from trio_responses._cli.running import PROG, describe_error
+from trio_responses._cli.running import describe_error
+from trio_responses._extras import install_hint
 from trio_responses._settings import Keepalive, Timeouts
 from trio_responses._transport.dialing import dial_tcp
 from trio_responses._transport.http import is_http_installed
@@ -82,7 +83,7 @@ class Verdict(StrEnum):
 
 
 BROKEN: Final = (Verdict.NO, Verdict.FAILS, Verdict.SKIPPED)
-NO_HTTP: Final = f'needs httpcore2: pip install "{PROG}[http]"'
+NO_HTTP: Final = f"needs httpcore2: {install_hint('http')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeVar, final
 
+import trio
+
 from trio_responses._cli.running import for_terminal
 from trio_responses._safe_text import escape_controls
 from trio_responses.types import OutputTextDelta
@@ -22,9 +24,11 @@ __all__ = ["PROMPT", "LineKind", "PlainRenderer", "Renderer", "join_text"]
 
 E = TypeVar("E")
 
-LineKind: TypeAlias = Literal["commentary", "tool", "note", "notification", "error", "tokens"]
+LineKind: TypeAlias = Literal[
+    "commentary", "tool", "note", "notification", "error", "tokens", "log"
+]
 """The subject of a line: the model's commentary, a tool call, the chat itself, the connection, an
-error, or the usage."""
+error, the usage, or what a tool has printed and a log record."""
 
 PROMPT: Final = "you> "
 
@@ -67,10 +71,18 @@ class Renderer(Protocol):
         """Show text that is not part of an answer, on lines of its own."""
         ...
 
+    def show_status(self, text: str) -> None:
+        """Show the model, the connection and the tokens, where they are always in sight."""
+        ...
+
+    async def flush(self) -> None:
+        """Wait until the display has taken what it was given, so that a slow one slows the turn."""
+        ...
+
 
 @final
 class PlainRenderer:
-    """A display of plain text, for pipes, logs and terminals without rich.
+    """A display of plain text, for pipes, logs, and terminals without the extra ``cli``.
 
     :param out: receives the answers.
     :param err: receives everything else.
@@ -120,6 +132,13 @@ class PlainRenderer:
         self._at_prompt = False
         if interrupts_prompt:
             self.show_prompt()
+
+    def show_status(self, text: str) -> None:
+        """Do nothing: plain text scrolls away."""
+
+    async def flush(self) -> None:
+        """Do nothing but a checkpoint: text is written when it is shown."""
+        await trio.lowlevel.checkpoint()
 
     def _write(self, text: str) -> None:
         self._out.write(text)

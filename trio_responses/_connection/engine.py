@@ -36,8 +36,8 @@ from trio_responses._errors import (
     ReconnectFailed,
     ResponsesError,
     UpgradeUnsupported,
-    install_command,
 )
+from trio_responses._extras import install_hint
 from trio_responses._instruments.instrument import Instrument
 from trio_responses._lifecycle import (
     ConnectionRestored,
@@ -559,7 +559,7 @@ class ConnectionEngine:
                 f" {endpoint.host}{endpoint.path}?"
             )
             if self.config.transport == "auto" and not is_http_installed():
-                error.add_hint(f"to use it over HTTP: {install_command('http')}")
+                error.add_hint(f"to use it over HTTP, {install_hint('http')}")
             raise
 
     async def _request_headers(self) -> HeaderLines:

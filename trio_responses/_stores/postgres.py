@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import trio
 
-from trio_responses._errors import ConfigurationError, missing_package
+from trio_responses._errors import ConfigurationError
+from trio_responses._extras import install_hint
 from trio_responses._stores.errors import StoreError
 from trio_responses._stores.sql import Dialect, SQLStore
 from trio_responses._stores.threads import WorkerThreads
@@ -75,7 +76,9 @@ class PostgresStore(SQLStore):
         try:
             from trio_responses._stores import postgres_connection  # noqa: PLC0415 - of an extra
         except ImportError:
-            raise missing_package("PostgresStore", "psycopg", "postgres") from None
+            raise ConfigurationError(
+                f"PostgresStore needs psycopg: {install_hint('postgres')}"
+            ) from None
         self._database = postgres_connection.PostgresDatabase
         self._target = postgres_connection.Target(dsn, self._attempt_seconds)
         self._schema = schema

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Final, final
 from urllib.parse import quote
 
 from trio_responses._concurrency import open_collapsing_nursery
-from trio_responses._errors import ConfigurationError, missing_package
+from trio_responses._errors import ConfigurationError
+from trio_responses._extras import install_hint
 from trio_responses._stores.base import EngineError, StoreBase, check_id
 from trio_responses._stores.errors import (
     ConversationBusy,
@@ -125,7 +126,7 @@ class RedisStore(StoreBase):
         if max_connections < 1:
             raise ConfigurationError(f"max_connections must be at least 1, not {max_connections!r}")
         if find_spec("coredis") is None:
-            raise missing_package("RedisStore", "coredis", "redis")
+            raise ConfigurationError(f"RedisStore needs coredis: {install_hint('redis')}")
         from trio_responses._stores.redis_connections import RedisAddress  # noqa: PLC0415 - extra
 
         self._address = RedisAddress(url, ssl_context)

@@ -33,14 +33,15 @@ import msgspec
 import trio
 
 from trio_responses._errors import (
+    ConfigurationError,
     ConnectError,
     ConnectionClosed,
     ConnectionLost,
     DeliveryStatus,
     ResponsesError,
     UnsupportedByTransport,
-    missing_package,
 )
+from trio_responses._extras import install_hint
 from trio_responses._protocol.frames import MESSAGES_PER_FEED, OversizeMessage
 from trio_responses._protocol.sse import KEPT, EventReader
 from trio_responses._transport.http_stream import Backend, bounded_pieces
@@ -120,9 +121,10 @@ def check_http_installed(feature: str, *, http2: bool) -> None:
     :raises ConfigurationError: when httpcore2 is not installed, or h2 where HTTP/2 is used.
     """
     if not is_http_installed():
-        raise missing_package(feature, "httpcore2", "http2" if http2 else "http")
+        extra = "http2" if http2 else "http"
+        raise ConfigurationError(f"{feature} needs httpcore2: {install_hint(extra)}")
     if http2 and find_spec("h2") is None:
-        raise missing_package("http2=True", "h2", "http2")
+        raise ConfigurationError(f"http2=True needs h2: {install_hint('http2')}")
 
 
 class HTTPClient:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 
 from trio_responses._endpoint import USER_AGENT
-from trio_responses._errors import ConfigurationError, ProxyError, missing_package
+from trio_responses._errors import ConfigurationError, ProxyError
+from trio_responses._extras import install_hint
 from trio_responses._safe_text import printable
 from trio_responses._transport.dialing import dial_tcp
 from trio_responses._transport.proxy import choose_proxy, host_and_port
@@ -254,8 +255,9 @@ def _socks_proxy(proxy: Proxy) -> SocksProxy:
         from python_socks import ProxyType  # noqa: PLC0415 - it comes with an extra
         from python_socks.async_.trio.v2 import Proxy as SocksProxy  # noqa: PLC0415 - it comes with an extra
     except ImportError:
-        feature = f"the {proxy.scheme} proxy {proxy.address}"
-        raise missing_package(feature, "python-socks", "proxy") from None
+        raise ConfigurationError(
+            f"the {proxy.scheme} proxy {proxy.address} needs python-socks: {install_hint('proxy')}"
+        ) from None
     user, password = proxy.credentials or (None, None)
     return SocksProxy(
         ProxyType.SOCKS5,

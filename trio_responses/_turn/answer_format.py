@@ -60,6 +60,9 @@ class AnswerFormat(NamedTuple):
 
 
 ANY_TEXT: Final = AnswerFormat()
+ANY_JSON: Final = AnswerFormat(is_json=True)
+FORMAT_PARAMS: Final = frozenset({"text", "prompt", "extra_body"})
+"""The parameters that may ask for JSON."""
 
 
 def with_answer_format(
@@ -71,7 +74,8 @@ def with_answer_format(
     :raises ConfigurationError: for a type that has no JSON schema.
     """
     if text_format is None:
-        return params, AnswerFormat(is_json=_asks_for_json(params))
+        may_ask = not FORMAT_PARAMS.isdisjoint(params)
+        return params, ANY_JSON if may_ask and _asks_for_json(params) else ANY_TEXT
     given, json_type = with_text_format(text_format, params)
     return given, AnswerFormat(AnswerType(text_format, json_type), is_json=True)
 

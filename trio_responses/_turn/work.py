@@ -51,7 +51,7 @@ class ActiveWork:
     def end(self) -> None:
         """Stop counting a turn, a run or a call, which has ended."""
         self.count -= 1
-        if not self.count:
+        if self.refusal is not None and not self.count:
             self._changed.notify()
 
     @contextmanager
@@ -71,6 +71,6 @@ class ActiveWork:
         self.refusal = reason
 
     async def wait_idle(self) -> None:
-        """Wait until all work has ended. Not a checkpoint if there is none."""
+        """Wait until all work has ended, after `refuse`. Not a checkpoint if there is none."""
         while self.count:
             await self._changed.wait()

@@ -4,13 +4,16 @@ It needs the extra ``otel``; no other module imports OpenTelemetry. The times of
 the wall clock; durations in attributes and metrics are those of Trio's clock.
 """
 
-from trio_responses._errors import install_command
+from importlib.util import find_spec
 
-try:
-    from trio_responses.otel._instrument import OpenTelemetryInstrument
-    from trio_responses.otel._metrics import MetricNames
-except ModuleNotFoundError as error:
-    needed = f"trio_responses.otel needs opentelemetry-api: {install_command('otel')}"
-    raise ModuleNotFoundError(needed, name=error.name) from error
+from trio_responses._extras import install_hint
+
+if find_spec("opentelemetry") is None:
+    raise ModuleNotFoundError(
+        f"trio_responses.otel needs opentelemetry-api: {install_hint('otel')}", name="opentelemetry"
+    )
+
+from trio_responses.otel._instrument import OpenTelemetryInstrument
+from trio_responses.otel._metrics import MetricNames
 
 __all__ = ["MetricNames", "OpenTelemetryInstrument"]
