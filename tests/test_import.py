@@ -56,7 +56,7 @@ with redirect_stdout(StringIO()), suppress(SystemExit):
     main({arguments})
 """
     modules = modules_after(statement)
-    assert "trio_responses._cli.chat" in modules
+    assert "trio_responses._cli.chat.command" in modules
     assert {"prompt_toolkit", "rich"} & modules == set()
 
 

@@ -22,23 +22,28 @@ import trio
 from tests.cli.cli_driver import HANG_GUARD, clear_environment, prepare_next_server, running
 from tests.testing.driver import NO_WAITING
 from trio_responses import AuthenticationError, ConfigurationError, Limits, ReconnectFailed
-from trio_responses._cli import chat as chat_module
 from trio_responses._cli import main
-from trio_responses._cli.chat import has_editing
-from trio_responses._cli.chat_session import Chat
-from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools, calculate, current_time
-from trio_responses._cli.images import MAX_IMAGE_BYTES, pasted_image, read_image
-from trio_responses._cli.line_reader import TextLineReader
-from trio_responses._cli.prices import Prices
-from trio_responses._cli.renderer import PlainRenderer
-from trio_responses._cli.slash_commands import SLASH_COMMANDS, quote_path, split_path
+from trio_responses._cli.chat import command as chat_module
+from trio_responses._cli.chat.command import has_editing
+from trio_responses._cli.chat.demo_tools import (
+    CHAT_TOOLS,
+    answer_with_tools,
+    calculate,
+    current_time,
+)
+from trio_responses._cli.chat.images import MAX_IMAGE_BYTES, pasted_image, read_image
+from trio_responses._cli.chat.line_reader import TextLineReader
+from trio_responses._cli.chat.prices import Prices
+from trio_responses._cli.chat.renderer import PlainRenderer
+from trio_responses._cli.chat.session import Chat
+from trio_responses._cli.chat.slash_commands import SLASH_COMMANDS, quote_path, split_path
 from trio_responses.testing import Call, open_test_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from tests.cli.cli_driver import Capture, Patch, PrepareServer
-    from trio_responses._cli.renderer import LineKind
+    from trio_responses._cli.chat.renderer import LineKind
     from trio_responses.testing import ResponsesServer
 
 SETTINGS = {"model": "gpt-test", "store": False}

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("rich")
 
-from trio_responses._cli.markdown_renderer import MarkdownRenderer, split_blocks
+from trio_responses._cli.chat.markdown_renderer import MarkdownRenderer, split_blocks
 
 
 @pytest.mark.parametrize(

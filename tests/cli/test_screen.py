@@ -28,11 +28,11 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.layout.screen import Char, Screen
 
 from tests.cli.test_terminal_text import ESCAPED, EVIL
-from trio_responses._cli import prompt_history
-from trio_responses._cli.markdown_renderer import MarkdownRenderer
-from trio_responses._cli.prompt_completer import ChatCompleter
-from trio_responses._cli.prompt_history import PromptHistory, history_path
-from trio_responses._cli.screen import (
+from trio_responses._cli.chat import history as prompt_history
+from trio_responses._cli.chat.completer import ChatCompleter
+from trio_responses._cli.chat.history import PromptHistory, history_path
+from trio_responses._cli.chat.markdown_renderer import MarkdownRenderer
+from trio_responses._cli.chat.screen import (
     ChatScreen,
     CtrlC,
     ScreenOutput,
@@ -40,7 +40,7 @@ from trio_responses._cli.screen import (
     reflowed_rows,
     terminal_reflows,
 )
-from trio_responses._cli.terminal import Terminal, open_running, shown_above_prompt
+from trio_responses._cli.chat.terminal import Terminal, open_running, shown_above_prompt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

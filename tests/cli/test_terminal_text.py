@@ -14,10 +14,10 @@ import pytest
 from tests.cli.cli_driver import clear_environment, prepare_next_server
 from trio_responses import APIError, CallNotRejectable, ConnectionLost
 from trio_responses._cli import main
+from trio_responses._cli.chat.renderer import PlainRenderer
 from trio_responses._cli.demo import Screen
 from trio_responses._cli.probe import TableReport
 from trio_responses._cli.probe_features import Finding, Verdict
-from trio_responses._cli.renderer import PlainRenderer
 from trio_responses._cli.running import EscapingFormatter, print_note, print_traceback
 from trio_responses._safe_text import CONTROLS, escape_controls
 from trio_responses._wire.errors import ErrorEvent
@@ -107,7 +107,7 @@ def test_the_lines_of_a_chat_are_escaped_and_its_answers_on_a_terminal_alone() -
 @pytest.mark.parametrize("text", [EVIL, "a &#x202e;b &#13;c", "`\x1b[2J`", "[\x9b](http://x)"])
 def test_markdown_is_escaped_after_parsing_as_well(text: str) -> None:
     pytest.importorskip("rich")
-    from trio_responses._cli.markdown_renderer import MarkdownRenderer  # noqa: PLC0415 - an extra
+    from trio_responses._cli.chat.markdown_renderer import MarkdownRenderer  # noqa: PLC0415 - an extra
 
     renderer = MarkdownRenderer(color_system=None)
     shown = renderer.append(f"{text}\n\nb", 200) + renderer.append(text, 200)

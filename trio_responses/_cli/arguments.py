@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final, get_args
 
 from trio_responses._cli.ask import ask, record
-from trio_responses._cli.chat import chat
+from trio_responses._cli.chat.command import chat
 from trio_responses._cli.conversations import conversations
 from trio_responses._cli.demo import demo
 from trio_responses._cli.parameters import add_parameters

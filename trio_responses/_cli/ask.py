@@ -19,9 +19,9 @@ import msgspec
 
 from trio_responses._cli.answer_schema import check_json, read_schema
 from trio_responses._cli.attachments import attach_files
+from trio_responses._cli.event_text import join_text, response_notes, tool_line
 from trio_responses._cli.parameters import request_options
 from trio_responses._cli.recording import record_into
-from trio_responses._cli.renderer import join_text
 from trio_responses._cli.running import (
     FAILED,
     UsageError,
@@ -34,7 +34,6 @@ from trio_responses._cli.running import (
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._errors import failed_response_error
 from trio_responses._safe_text import escape_json_controls
-from trio_responses._tools.toolbox import ToolFinished, ToolStarted
 from trio_responses.types import Message, OutputItemDone
 
 if TYPE_CHECKING:
@@ -48,11 +47,9 @@ if TYPE_CHECKING:
     from trio_responses._conversation.run import RunEvent, RunStream
     from trio_responses.types import Input, Response
 
-__all__ = ["ask", "record", "response_notes", "tool_line"]
+__all__ = ["ask", "record"]
 
 STDIN: Final = "-"
-MAX_SHOWN: Final = 300
-"""Characters of a tool's arguments or output that are shown."""
 NO_QUESTION: Final = (
     'the question is empty: pass its text, or "-" to read the text from stdin, or --file'
 )
@@ -219,18 +216,6 @@ def _json_problem(response: Response) -> str | None:
     return None if reason is None else f"the answer is not valid JSON: {reason}"
 
 
-def response_notes(response: Response) -> list[str]:
-    """Return notes for the user: on a refusal, and on an answer that is incomplete or missing."""
-    notes = [f"the model refused: {response.refusal}"] if response.refusal else []
-    if response.output_text and not response.answer_messages:
-        notes.append("the model wrote commentary, but no answer")
-    if response.status == "incomplete":
-        details = response.incomplete_details
-        reason = details.reason if details is not None else None
-        notes.append(f"the answer is incomplete: {reason or 'no reason given'}")
-    return notes
-
-
 async def _print_answer(
     stream: ResponseStream | AbstractAsyncContextManager[RunStream], output: Output
 ) -> Response:
@@ -280,23 +265,6 @@ def _print_event(event: RunEvent, line: str | None, *, whole: bool) -> None:
             print_note(message.output_text, kind="commentary")
         case _:
             pass
-
-
-def tool_line(event: object) -> str | None:
-    """Return a line that shows the start or the end of a tool call; `None` for other events."""
-    match event:
-        case ToolStarted(call=call):
-            return f"{event.name}({shorten(str(getattr(call, 'arguments', '')))})"
-        case ToolFinished(output=output):
-            return f"{event.name} -> {shorten(str(output))}"
-        case _:
-            return None
-
-
-def shorten(text: str) -> str:
-    """Return a text as one line of limited length."""
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _print_piece(text: str) -> None:

@@ -24,9 +24,9 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.history import DummyHistory
 from prompt_toolkit.input.vt100 import Vt100Input
 
-from trio_responses._cli.prompt_history import PromptHistory, history_path
+from trio_responses._cli.chat.history import PromptHistory, history_path
+from trio_responses._cli.chat.screen import ChatScreen, ScreenOutput, terminal_reflows
 from trio_responses._cli.running import INTERRUPTED
-from trio_responses._cli.screen import ChatScreen, ScreenOutput, terminal_reflows
 from trio_responses._concurrency import open_collapsing_nursery
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.history import History
     from prompt_toolkit.input import Input
 
-    from trio_responses._cli.renderer import LineKind
+    from trio_responses._cli.chat.renderer import LineKind
 
 __all__ = ["Terminal", "open_running", "open_terminal", "shown_above_prompt"]
 

@@ -22,15 +22,13 @@ from trio_responses import (
     ResponsesError,
     TransportChanged,
 )
-from trio_responses._cli.ask import response_notes
+from trio_responses._cli.chat.images import read_image
+from trio_responses._cli.chat.slash_commands import SLASH_COMMANDS, commands_help, split_path
+from trio_responses._cli.event_text import join_text, response_notes, tool_line
 from trio_responses._cli.files import decoding, read_file, write_file
-from trio_responses._cli.images import read_image
-from trio_responses._cli.renderer import join_text
 from trio_responses._cli.running import INTERRUPTED, describe_error, replace_surrogates
-from trio_responses._cli.slash_commands import SLASH_COMMANDS, commands_help, split_path
 from trio_responses._concurrency import open_collapsing_nursery
 from trio_responses._tools.namespace import tool_definitions
-from trio_responses._tools.toolbox import ToolFinished, ToolStarted
 from trio_responses.types import InputText, Message, OutputItemDone, Usage
 
 if TYPE_CHECKING:
@@ -41,9 +39,9 @@ if TYPE_CHECKING:
         Conversation,
         ResponsesConnection,
     )
-    from trio_responses._cli.line_reader import LineReader
-    from trio_responses._cli.prices import Prices
-    from trio_responses._cli.renderer import Renderer
+    from trio_responses._cli.chat.line_reader import LineReader
+    from trio_responses._cli.chat.prices import Prices
+    from trio_responses._cli.chat.renderer import Renderer
     from trio_responses._conversation.run import RunEvent, RunStream
     from trio_responses._tools.namespace import ToolLike
     from trio_responses.stores import ConversationStore
@@ -55,8 +53,6 @@ LOAD_AT_START: Final = (
     "this conversation is kept in a store: to load a file, leave, and start again with --load FILE"
     " and another --key"
 )
-MAX_SHOWN: Final = 300
-"""Characters of a tool's arguments or output that are shown."""
 
 
 class _Saved(msgspec.Struct):
@@ -281,13 +277,10 @@ class Chat:
                 self._renderer.append_text(part)
             case OutputItemDone(item=Message(phase="commentary") as message):
                 self._renderer.show_line("commentary", message.output_text)
-            case ToolStarted(call=call):
-                arguments = getattr(call, "arguments", "")
-                self._renderer.show_line("tool", f"{part.name}({_shorten(arguments)})")
-            case ToolFinished(output=output):
-                self._renderer.show_line("tool", f"{part.name} -> {_shorten(str(output))}")
             case _:
-                pass
+                line = tool_line(part)
+                if line is not None:
+                    self._renderer.show_line("tool", line)
 
     def _show_summary(self, stream: RunStream, *, full_turns_before: int) -> None:
         """Show the notes on the answer, the tokens used, and how much history was sent."""
@@ -406,8 +399,3 @@ def _describe_tool(tool: Any) -> str:
     name = fields.get("name") or fields.get("type")
     about, *_ = str(fields.get("description") or "").splitlines() or [""]
     return f"{name}: {about}" if about else str(name)
-
-
-def _shorten(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -19,7 +19,7 @@ from trio_responses._safe_text import escape_controls
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from trio_responses._cli.renderer import LineKind
+    from trio_responses._cli.chat.renderer import LineKind
 
 __all__ = ["MarkdownRenderer", "split_blocks"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from prompt_toolkit.completion import Completer, Completion
 
-from trio_responses._cli.slash_commands import SLASH_COMMANDS
+from trio_responses._cli.chat.slash_commands import SLASH_COMMANDS
 from trio_responses._safe_text import escape_controls
 
 if TYPE_CHECKING:

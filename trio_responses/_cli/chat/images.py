@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from trio_responses import ConfigurationError
 from trio_responses._cli.attachments import data_url, image_type
-from trio_responses._cli.slash_commands import split_path
+from trio_responses._cli.chat.slash_commands import split_path
 from trio_responses.types import InputImage
 
 __all__ = ["MAX_IMAGE_BYTES", "pasted_image", "read_image"]

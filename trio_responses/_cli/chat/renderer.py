@@ -7,22 +7,18 @@ the characters that drive a terminal are escaped.
 
 from __future__ import annotations
 
-from itertools import groupby
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final
 
 import trio
 
 from trio_responses._cli.running import for_terminal
 from trio_responses._safe_text import escape_controls
-from trio_responses.types import OutputTextDelta
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
     from typing import TextIO
 
-__all__ = ["PROMPT", "LineKind", "PlainRenderer", "Renderer", "join_text"]
+__all__ = ["PROMPT", "LineKind", "PlainRenderer", "Renderer"]
 
-E = TypeVar("E")
 
 LineKind: TypeAlias = Literal[
     "commentary", "tool", "note", "notification", "error", "tokens", "log"
@@ -31,25 +27,6 @@ LineKind: TypeAlias = Literal[
 error, the usage, or what a tool has printed and a log record."""
 
 PROMPT: Final = "you> "
-
-
-def join_text(
-    events: Iterable[E], phase_of: Callable[[OutputTextDelta], str | None]
-) -> Iterator[E | str]:
-    """Yield the events of a batch, and adjacent pieces of the answer as one text.
-
-    So a batch is displayed with one write. Pieces of commentary are left out.
-
-    :param phase_of: the method of the stream that the events come from.
-    """
-    for is_text, group in groupby(events, lambda event: isinstance(event, OutputTextDelta)):
-        if not is_text:
-            yield from group
-            continue
-        deltas = (event for event in group if isinstance(event, OutputTextDelta))
-        text = "".join(one.delta for one in deltas if phase_of(one) != "commentary")
-        if text:
-            yield text
 
 
 class Renderer(Protocol):

@@ -39,11 +39,11 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 from prompt_toolkit.widgets import SearchToolbar
 
-from trio_responses._cli.images import pasted_image
-from trio_responses._cli.markdown_renderer import MarkdownRenderer
-from trio_responses._cli.prompt_completer import ChatCompleter
-from trio_responses._cli.renderer import PROMPT
-from trio_responses._cli.slash_commands import quote_path
+from trio_responses._cli.chat.completer import ChatCompleter
+from trio_responses._cli.chat.images import pasted_image
+from trio_responses._cli.chat.markdown_renderer import MarkdownRenderer
+from trio_responses._cli.chat.renderer import PROMPT
+from trio_responses._cli.chat.slash_commands import quote_path
 from trio_responses._safe_text import escape_controls
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.layout import Container
     from prompt_toolkit.layout.screen import Screen
 
-    from trio_responses._cli.renderer import LineKind
+    from trio_responses._cli.chat.renderer import LineKind
 
 __all__ = [
     "ChatScreen",

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
 
-from trio_responses._cli.chat_session import Chat
-from trio_responses._cli.chat_tools import CHAT_TOOLS, answer_with_tools
+from trio_responses._cli.chat.demo_tools import CHAT_TOOLS, answer_with_tools
+from trio_responses._cli.chat.line_reader import TextLineReader
+from trio_responses._cli.chat.prices import PRICE_VARIABLE, Prices
+from trio_responses._cli.chat.renderer import PlainRenderer
+from trio_responses._cli.chat.session import Chat
 from trio_responses._cli.conversations import open_store
-from trio_responses._cli.line_reader import TextLineReader
 from trio_responses._cli.parameters import request_options
-from trio_responses._cli.prices import PRICE_VARIABLE, Prices
 from trio_responses._cli.recording import record_into
-from trio_responses._cli.renderer import PlainRenderer
 from trio_responses._cli.running import WRONG_USAGE, UsageError, print_error, print_note, run
 from trio_responses._cli.server_choice import endpoint_from_arguments, open_server
 from trio_responses._concurrency import open_collapsing_nursery
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import TextIO
 
-    from trio_responses._cli.line_reader import LineReader
-    from trio_responses._cli.renderer import Renderer
+    from trio_responses._cli.chat.line_reader import LineReader
+    from trio_responses._cli.chat.renderer import Renderer
+    from trio_responses._cli.chat.terminal import Terminal
     from trio_responses._cli.server_choice import ServerChoice
-    from trio_responses._cli.terminal import Terminal
     from trio_responses._tools.namespace import ToolLike
 
 __all__ = ["chat", "has_editing"]
@@ -148,7 +148,7 @@ async def _open_lines() -> AsyncGenerator[Display, None]:
 
 @asynccontextmanager
 async def _open_terminal(*, keep_history: bool) -> AsyncGenerator[Display, None]:
-    from trio_responses._cli.terminal import open_terminal  # noqa: PLC0415 - slow to import
+    from trio_responses._cli.chat.terminal import open_terminal  # noqa: PLC0415 - slow to import
 
     async with open_terminal(keep_history=keep_history) as terminal:
         yield Display(terminal, terminal, terminal)
