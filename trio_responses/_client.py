@@ -737,8 +737,10 @@ def make_engine(
     check_websocket_retry(websocket_retry)
     if recover is not None:
         check_option_values(recover=recover)
-    if transport == "http" or recover is not None:
-        check_http_installed(http2=http2)
+    if transport == "http":
+        check_http_installed('transport="http"', http2=http2)
+    elif recover is not None:
+        check_http_installed(f"recover={recover!r}", http2=http2)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
             f"http:// and ws:// to {endpoint.host} show the key and the content to every machine on"
