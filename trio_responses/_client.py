@@ -377,7 +377,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         """
         await self._engine.aclose()
 
-    async def drain(self, deadline: float = math.inf) -> int:
+    async def drain(self, seconds: float = math.inf) -> int:
         """Finish what is in progress, take no new requests, and close the connection.
 
         For example, before the process ends::
@@ -387,20 +387,20 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         From the call on, new turns, runs, conversations and calls raise `ConnectionClosed` with
         ``delivery`` ``not_sent``. Those that have begun go on, also the ones that wait for a place
         or for a reconnect, and a run until its last turn. When all have ended, or after
-        ``deadline`` seconds, the connection is closed as by `aclose`; what is left raises
-        `ConnectionClosed`. A second call waits as well, and the earlier deadline counts.
+        ``seconds``, the connection is closed as by `aclose`; what is left raises
+        `ConnectionClosed`. A second call waits as well, and the one that ends first counts.
 
         If cancelled while it waits, the connection is not closed, and still takes no new requests.
 
-        :param deadline: the longest wait, in seconds; by default as long as it takes.
+        :param seconds: the longest wait; by default as long as it takes.
         :return: the number of turns, runs and calls that had not ended; 0 if nothing was cut off.
         :raises ConfigurationError: for a negative number, and for a connection of a pool, which
             ``pool.drain`` drains.
         """
-        check_drain_seconds(deadline)
+        check_drain_seconds(seconds)
         if self._engine.is_pooled:
             raise ConfigurationError("the connection belongs to a pool: call pool.drain()")
-        return await self._engine.drain(deadline)
+        return await self._engine.drain(seconds)
 
     # --- State ---------------------------------------------------------------------------
 

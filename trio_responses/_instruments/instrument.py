@@ -23,7 +23,7 @@ from trio_responses._instruments.records import (
     LeaseRecord,
     RunRecord,
     SocketRecord,
-    StoreRecord,
+    StoreOperationRecord,
     ToolRecord,
     TurnRecord,
 )
@@ -183,10 +183,10 @@ class Instrument:
         ``lease.error`` is the reason of a loss; `None` when the lease was released.
         """
 
-    def store_started(self, operation: StoreRecord) -> None:
+    def store_started(self, operation: StoreOperationRecord) -> None:
         """Called before an operation of the store of a durable conversation."""
 
-    def store_finished(self, operation: StoreRecord) -> None:
+    def store_finished(self, operation: StoreOperationRecord) -> None:
         """Called after the operation, in the same task: it succeeded, failed or was cancelled."""
 
     # --- Frames, with all content ------------------------------------------------------------
@@ -420,7 +420,9 @@ class Instruments:
         self, system: str, operation: str, conversation_id: str | None
     ) -> Generator[None, None, None]:
         """Notify the instruments before and after the block, which is one operation of a store."""
-        record = StoreRecord(system=system, operation=operation, conversation_id=conversation_id)
+        record = StoreOperationRecord(
+            system=system, operation=operation, conversation_id=conversation_id
+        )
         self.notify(Instrument.store_started, record)
         try:
             yield

@@ -275,7 +275,7 @@ class ResponsesPool(TurnMethods):
         """
         await self._supervisor.aclose()
 
-    async def drain(self, deadline: float = math.inf) -> int:
+    async def drain(self, seconds: float = math.inf) -> int:
         """Finish what is in progress, take no new requests, and close all connections.
 
         As ``connection.drain``: turns that wait in the pool are finished, too, and connections
@@ -283,12 +283,12 @@ class ResponsesPool(TurnMethods):
 
         If cancelled while it waits, the pool is not closed, and still takes no new requests.
 
-        :param deadline: the longest wait, in seconds; by default as long as it takes.
+        :param seconds: the longest wait; by default as long as it takes.
         :return: the number of turns, runs and calls that had not ended; 0 if nothing was cut off.
         :raises ConfigurationError: for a negative number.
         """
-        check_drain_seconds(deadline)
-        return await self._supervisor.drain(deadline)
+        check_drain_seconds(seconds)
+        return await self._supervisor.drain(seconds)
 
     # --- State ---------------------------------------------------------------------------
 

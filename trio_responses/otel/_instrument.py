@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         LeaseRecord,
         RunRecord,
         SocketRecord,
-        StoreRecord,
+        StoreOperationRecord,
         ToolRecord,
         TurnRecord,
     )
@@ -116,7 +116,7 @@ class OpenTelemetryInstrument(Instrument):
         self._lease_requests: dict[LeaseRecord, tuple[Span, Token[Context]]] = {}
         self._leases: dict[LeaseRecord, SpanContext] = {}
         """The span in which each lease that is held was acquired."""
-        self._operations: dict[StoreRecord, Span] = {}
+        self._operations: dict[StoreOperationRecord, Span] = {}
 
     # --- Turns ---------------------------------------------------------------------------
 
@@ -438,7 +438,7 @@ class OpenTelemetryInstrument(Instrument):
             span.end()
             self._metrics.lost_leases.add(1, common)
 
-    def store_started(self, operation: StoreRecord) -> None:
+    def store_started(self, operation: StoreOperationRecord) -> None:
         """Start the span of an operation of a store."""
         summary = f"{operation.operation} conversation"
         attributes: Attributes = {
@@ -453,7 +453,7 @@ class OpenTelemetryInstrument(Instrument):
             summary, kind=kind, attributes=attributes
         )
 
-    def store_finished(self, operation: StoreRecord) -> None:
+    def store_finished(self, operation: StoreOperationRecord) -> None:
         """End the span of an operation of a store, and record its duration."""
         span = self._operations.pop(operation)
         common: Attributes = {
