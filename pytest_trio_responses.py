@@ -8,6 +8,7 @@ anyio on its trio backend.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,7 +44,10 @@ async def responses_server(
 
     from trio_responses.testing import open_test_server  # noqa: PLC0415 - likewise
 
-    if not trio.lowlevel.in_trio_run():
+    task = None
+    with suppress(RuntimeError):  # in_trio_task() is missing in old releases of Trio
+        task = trio.lowlevel.current_task()
+    if task is None:
         pytest.fail(
             "the fixture responses_server needs Trio, but the test does not run on Trio:"
             " let the fixture anyio_backend return 'trio'"

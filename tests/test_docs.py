@@ -151,7 +151,10 @@ def test_a_diagram_is_drawn_from_its_table(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "states", "others"),
-    [("connection-states", ConnectionState, set()), ("delivery", DeliveryStatus, {"a Response"})],
+    [
+        ("connection-states", ConnectionState, set[str]()),
+        ("delivery", DeliveryStatus, {"a Response"}),
+    ],
 )
 def test_a_diagram_has_every_state(name: str, states: type[StrEnum], others: set[str]) -> None:
     assert {box.name for box in DIAGRAMS[f"{name}.svg"].boxes} == {*states, *others}

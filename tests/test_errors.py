@@ -9,6 +9,7 @@ import gc
 import inspect
 import json
 import logging
+import pickle
 import re
 import socket
 from collections.abc import Callable
@@ -31,8 +32,10 @@ from trio_responses import (
     RateLimitError,
     ReconnectFailed,
     ResponseFailedError,
+    ResponsesError,
     ServerOverloaded,
     StreamLimitReached,
+    ToolRetriesExceeded,
     UpgradeUnsupported,
     connect_responses,
     open_pool,
@@ -47,6 +50,8 @@ from trio_responses.stores import MemoryStore
 from trio_responses.testing import open_test_server
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trio_responses.typing import TransportOption
 
 SECRET: Final = "a-key-of-this-module-0123"
@@ -176,9 +181,45 @@ def test_the_attributes_have_what_the_server_sent() -> None:
 
 def test_a_copy_of_an_error_of_two_classes_is_of_the_same_classes() -> None:
     error = handshake_error(401, {}, b"")
-    copy = error.copy_for_raise()
-    assert type(copy) is type(error)
-    assert (str(copy), vars(copy)) == (str(error), vars(error))
+    made = error.copy_for_raise()
+    assert type(made) is type(error)
+    assert (str(made), vars(made)) == (str(error), vars(error))
+
+
+def subclasses(cls: type[ResponsesError]) -> Iterator[type[ResponsesError]]:
+    for one in cls.__subclasses__():
+        yield one
+        yield from subclasses(one)
+
+
+def pickled(error: ResponsesError) -> Any:
+    return pickle.loads(pickle.dumps(error))  # noqa: S301 - made in the same line
+
+
+@pytest.mark.parametrize("copied", [copy.copy, pickled])
+def test_an_error_can_be_copied_and_sent_to_another_process(
+    copied: Callable[[ResponsesError], ResponsesError],
+) -> None:
+    """Whatever arguments its class takes; the cause stays behind, as for any exception."""
+    event = types.ErrorEvent(status=429, raw=b"{}", headers={"x-request-id": "req_1"})
+    errors: list[ResponsesError] = [
+        api_error(event),
+        handshake_error(401, {}, b""),
+        failed_response_error(types.Response(id="resp_2", status="failed")),
+        ToolRetriesExceeded("look", 2),
+        ConnectionLost(1006, "gone", age=3.0),
+    ]
+    for cls in {*subclasses(ResponsesError)}:
+        if cls.__module__.startswith("trio_responses."):
+            one: Any = cls.__new__(cls, "a text")
+            one.args = ("a text",)
+            errors.append(one)
+    assert len(errors) > 40
+    for error in errors:
+        error.delivery = DeliveryStatus.ACCEPTED
+        made = copied(error)
+        assert type(made) is type(error)
+        assert (made.args, vars(made)) == (error.args, vars(error))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import trio_responses
 
 EXTRAS = frozenset(
     {
-        *("coredis", "opentelemetry", "prompt_toolkit", "psycopg", "pydantic"),
+        *("coredis", "h2", "httpcore2", "opentelemetry", "prompt_toolkit", "psycopg", "pydantic"),
         *("pytest", "python_socks", "rich", "shtab"),
     }
 )

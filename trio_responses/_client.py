@@ -16,7 +16,7 @@ from trio_responses._concurrency import open_closing_nursery, opens_block, requi
 from trio_responses._connection.engine import ConnectionEngine
 from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.conversation import Conversation
-from trio_responses._conversation.durable import DurableOptions, open_durable
+from trio_responses._conversation.durable import DURABLE_OPTIONS, DurableOptions, open_durable
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError, ConnectionClosed
@@ -282,7 +282,12 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         :raises StoreError: when the store has records that cannot be read.
         :raises ConfigurationError: for options that cannot work.
         """
-        check_params(params, of="durable_conversation()", allowed=ConversationParams)
+        check_params(
+            params,
+            of="durable_conversation()",
+            allowed=ConversationParams,
+            options=DURABLE_OPTIONS,
+        )
         options = DurableOptions(
             backend,
             conversation_id,
@@ -372,7 +377,7 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         """
         await self._engine.aclose()
 
-    async def drain(self, deadline: float = math.inf) -> int:
+    async def drain(self, seconds: float = math.inf) -> int:
         """Finish what is in progress, take no new requests, and close the connection.
 
         For example, before the process ends::
@@ -382,20 +387,20 @@ class ResponsesConnection(TurnMethods, trio.abc.Channel[Any]):
         From the call on, new turns, runs, conversations and calls raise `ConnectionClosed` with
         ``delivery`` ``not_sent``. Those that have begun go on, also the ones that wait for a place
         or for a reconnect, and a run until its last turn. When all have ended, or after
-        ``deadline`` seconds, the connection is closed as by `aclose`; what is left raises
-        `ConnectionClosed`. A second call waits as well, and the earlier deadline counts.
+        ``seconds``, the connection is closed as by `aclose`; what is left raises
+        `ConnectionClosed`. A second call waits as well, and the one that ends first counts.
 
         If cancelled while it waits, the connection is not closed, and still takes no new requests.
 
-        :param deadline: the longest wait, in seconds; by default as long as it takes.
+        :param seconds: the longest wait; by default as long as it takes.
         :return: the number of turns, runs and calls that had not ended; 0 if nothing was cut off.
         :raises ConfigurationError: for a negative number, and for a connection of a pool, which
             ``pool.drain`` drains.
         """
-        check_drain_seconds(deadline)
+        check_drain_seconds(seconds)
         if self._engine.is_pooled:
             raise ConfigurationError("the connection belongs to a pool: call pool.drain()")
-        return await self._engine.drain(deadline)
+        return await self._engine.drain(seconds)
 
     # --- State ---------------------------------------------------------------------------
 
@@ -732,8 +737,10 @@ def make_engine(
     check_websocket_retry(websocket_retry)
     if recover is not None:
         check_option_values(recover=recover)
-    if transport == "http" or recover is not None:
-        check_http_installed(http2=http2)
+    if transport == "http":
+        check_http_installed('transport="http"', http2=http2)
+    elif recover is not None:
+        check_http_installed(f"recover={recover!r}", http2=http2)
     if not endpoint.secure and not endpoint.loopback and not allow_insecure:
         raise ConfigurationError(
             f"http:// and ws:// to {endpoint.host} show the key and the content to every machine on"

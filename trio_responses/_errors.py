@@ -14,7 +14,8 @@ refused handshake is a `HandshakeRejected`, a failed response a `ResponseFailedE
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar, cast
+from copy import copy
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar, cast
 
 import trio
 
@@ -87,17 +88,31 @@ class ResponsesError(Exception):
         its own. One exception object that several tasks raise would collect the tracebacks of all
         of them, and keep what their frames refer to alive.
         """
-        copy = type(self).__new__(type(self), *self.args)
-        copy.args = self.args
-        copy.__dict__.update(self.__dict__)
-        copy.__cause__ = self.__cause__
-        return copy
+        made = copy(self)
+        made.__cause__ = self.__cause__
+        return made
 
     def copy_as_unsent(self) -> Self:
         """Return such a copy for a request that was not sent."""
-        copy = self.copy_for_raise()
-        copy.delivery = DeliveryStatus.NOT_SENT
-        return copy
+        made = self.copy_for_raise()
+        made.delivery = DeliveryStatus.NOT_SENT
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what `copy` and `pickle` need, whatever arguments the class takes."""
+        classes = type(self).__dict__.get("_combined", (type(self),))
+        return _restore, (classes, self.args), self.__dict__
+
+
+def _restore(classes: tuple[type[Any], ...], args: tuple[Any, ...]) -> ResponsesError:
+    """Return an exception as it was before it had attributes.
+
+    :param classes: its class, or the two that `_combine` has combined.
+    """
+    cls: Any = classes[0] if len(classes) == 1 else _combine(*classes)
+    error: ResponsesError = cls.__new__(cls, *args)
+    error.args = args
+    return error
 
 
 class ConfigurationError(ResponsesError, ValueError):
@@ -396,7 +411,8 @@ def _combine(kind: type[APIError], origin: type[Origin]) -> type[Origin]:
     if issubclass(origin, kind):
         return origin
     if (kind, origin) not in _combinations:
-        namespace = {"__doc__": kind.__doc__, "__module__": kind.__module__}
+        namespace: dict[str, Any] = {"__doc__": kind.__doc__, "__module__": kind.__module__}
+        namespace["_combined"] = kind, origin
         _combinations[kind, origin] = type(kind.__name__, (kind, origin), namespace)
     return cast("type[Origin]", _combinations[kind, origin])
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import trio
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from trio_responses._errors import ResponsesError
     from trio_responses._protocol.rate_limits import Reservation
-    from trio_responses._wire import ResponseCompleted, ResponseFailed, ResponseIncomplete
+    from trio_responses._wire import Response, ResponseCompleted, ResponseFailed, ResponseIncomplete
 
 __all__ = ["LimitQueue", "RateLimiter", "RateLimiterStatistics", "limit_queue_of"]
 
@@ -115,6 +115,13 @@ class RateLimiter:
         """Return the limits."""
         return f"RateLimiter({self._given})"
 
+    def __reduce__(self) -> NoReturn:
+        """Raise an error: a copy would not share the limits, and let twice as much through."""
+        raise TypeError(
+            "a RateLimiter cannot be copied or pickled, because a copy does not share its limits:"
+            " pass the same object, or make one in each process with a part of the limits"
+        )
+
     def statistics(self) -> RateLimiterStatistics:
         """Return the state of the limits. Called in a Trio task."""
         return self._queue.statistics()
@@ -194,6 +201,11 @@ class LimitQueue:
         self._limits.cancel(reservation, self._now())
         self._changed.notify()
 
+    def forgive(self, reservation: Reservation) -> None:
+        """Give back the tokens of a request that the server did not start. The request counts."""
+        self._limits.forgive(reservation, self._now())
+        self._changed.notify()
+
     def handle_end(
         self,
         reservation: Reservation,
@@ -208,18 +220,23 @@ class LimitQueue:
         :param max_wait: the longest pause after a refusal for the rate.
         :param started: whether an event of the response was received before.
         """
-        now = self._now()
         if isinstance(event, ErrorEvent):
             if delivery_of_error(event, started=started) is DeliveryStatus.REJECTED:
-                self._limits.forgive(reservation, now)
+                self._limits.forgive(reservation, self._now())
             self.handle_error(api_error(event), max_wait)
+            self._changed.notify()
         else:
-            response = event.response
-            if response.usage is not None:
-                total, output = response.usage.total_tokens, response.usage.output_tokens
-                self._limits.settle(reservation, total, output, now)
-            if response.status == "failed":
-                self.handle_error(failed_response_error(response), max_wait)
+            self.handle_response(reservation, event.response, max_wait)
+
+    def handle_response(
+        self, reservation: Reservation, response: Response, max_wait: float
+    ) -> None:
+        """Correct what a request has taken by the usage of its Response."""
+        if response.usage is not None:
+            total, output = response.usage.total_tokens, response.usage.output_tokens
+            self._limits.settle(reservation, total, output, self._now())
+        if response.status == "failed":
+            self.handle_error(failed_response_error(response), max_wait)
         self._changed.notify()
 
     def handle_error(self, error: ResponsesError, max_wait: float) -> None:

@@ -732,3 +732,11 @@ def test_a_maximum_age_needs_the_embedded_server(capsys: Capture) -> None:
         "",
         "error: --max-age is an option of the embedded server: add --embedded\n",
     )
+
+
+def test_the_name_of_a_conversation_needs_a_store(capsys: Capture) -> None:
+    assert main(["chat", "--embedded", "--key", "work"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "error: --key is the name of a conversation in a store: add --store\n",
+    )

@@ -402,12 +402,45 @@ async def test_turns_survive_the_changes_of_the_transport() -> None:
 async def test_http_without_its_package_names_the_extra() -> None:
     with mock.patch("trio_responses._transport.http.find_spec", return_value=None):
         async with open_peer() as peer:
-            with pytest.raises(ConfigurationError, match=r"trio-responses\[http\]"):
+            with pytest.raises(ConfigurationError, match=r"httpcore2: install the extra http:"):
                 async with connect(peer, transport="http"):
                     pass
             caught = await refused(peer)
             assert isinstance(caught, UpgradeUnsupported)
-            assert "trio-responses[http]" in str(caught)
+            assert "install the extra http:" in str(caught)
+
+
+@pytest.mark.parametrize(
+    ("options", "params", "feature"),
+    [
+        ({"transport": "http"}, {}, 'transport="http"'),
+        ({"recover": "retrieve"}, {}, "recover='retrieve'"),
+        ({}, {"background": True}, "a request over HTTP"),
+    ],
+)
+async def test_without_the_package_the_error_names_what_needs_http(
+    options: dict[str, Any], params: dict[str, Any], feature: str
+) -> None:
+    with mock.patch("trio_responses._transport.http.find_spec", return_value=None):
+        async with open_peer() as peer:
+            peer.upgrade = serve_websocket
+            with pytest.raises(ConfigurationError, match=f"^{feature} needs httpcore2: "):
+                async with connect(peer, **options) as connection:
+                    await connection.create("hi", model="m", **params)
+
+
+@pytest.mark.parametrize(("missing", "found"), [("httpcore2", "h2"), ("h2", "httpcore2")])
+async def test_http2_without_one_of_its_packages_names_the_extra_with_both(
+    missing: str, found: str
+) -> None:
+    def find(name: str) -> object:
+        return found if name == found else None
+
+    with mock.patch("trio_responses._transport.http.find_spec", find):
+        async with open_peer() as peer:
+            with pytest.raises(ConfigurationError, match=f"{missing}: install the extra http2:"):
+                async with connect(peer, transport="http", http2=True):
+                    pass
 
 
 @pytest.mark.parametrize("options", [{"transport": "carrier pigeon"}, {"websocket_retry": 0}])

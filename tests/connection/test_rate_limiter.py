@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from trio_responses import (
     DeliveryStatus,
     Endpoint,
     Limits,
+    PoolEndpoint,
     RateLimiter,
     RateLimitError,
     Timeouts,
@@ -24,6 +27,8 @@ from trio_responses import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.connection.conftest import Connect
     from trio_responses import (
         ResponsesConnection,
@@ -486,6 +491,14 @@ async def test_another_object_is_no_limiter(connect: Connect, given: object) -> 
 def test_the_representation_has_the_limits() -> None:
     limiter = RateLimiter(requests_per_minute=60, tokens_per_minute=10_000)
     assert repr(limiter) == "RateLimiter(requests_per_minute=60, tokens_per_minute=10000)"
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_limiter_cannot_be_copied(copied: Callable[[Any], Any]) -> None:
+    endpoint = PoolEndpoint(endpoint=Endpoint.openai(), rate_limiter=RateLimiter())
+    assert copy.copy(endpoint).rate_limiter is endpoint.rate_limiter
+    with pytest.raises(TypeError, match="RateLimiter cannot be copied or pickled"):
+        copied(endpoint.rate_limiter)
 
 
 def test_a_limiter_may_be_used_in_another_run_of_trio() -> None:

@@ -9,7 +9,7 @@ import trio
 
 from tests.conversation.durable.rig import FaultyStore, unavailable
 from tests.pool.rig import STEADY
-from trio_responses import APIError, function_tool
+from trio_responses import APIError, RateLimiter, function_tool
 from trio_responses.stores import ConversationBusy, LeaseLost, StoreUnavailable
 from trio_responses.testing import Call
 
@@ -35,7 +35,10 @@ async def be_busy(server: ResponsesServer, telemetry: Telemetry) -> None:
     async with (
         FaultyStore() as store,
         server.open_client(
-            instruments=[telemetry.instrument], reconnect=STEADY, max_retries=1
+            instruments=[telemetry.instrument],
+            reconnect=STEADY,
+            max_retries=1,
+            rate_limiter=RateLimiter(requests_per_minute=600, burst=1 / 600),
         ) as connection,
     ):
         await connection.create(model="m", input="Hello")

@@ -15,7 +15,13 @@ from tests.instruments.telemetry import attributes, is_child, shown_spans, telem
 from tests.pool.rig import open_to
 from tests.testing.driver import NO_WAITING
 from tests.turn.rig import STEADY, ask
-from trio_responses import APIError, ConnectionLost, ServerOverloaded, function_tool
+from trio_responses import (
+    APIError,
+    ConnectionLost,
+    RateLimiter,
+    ServerOverloaded,
+    function_tool,
+)
 from trio_responses.otel import OpenTelemetryInstrument
 from trio_responses.testing import Call
 from trio_responses.typing import ToolRecord, TurnRecord
@@ -188,6 +194,28 @@ async def test_each_attempt_is_an_event(server: ResponsesServer, telemetry: Tele
         "first event",
     ]
     assert attributes(span)["trio_responses.attempts"] == 2
+
+
+async def test_a_wait_for_a_rate_limiter_is_an_event_and_is_measured(
+    server: ResponsesServer, telemetry: Telemetry
+) -> None:
+    limiter = RateLimiter(requests_per_minute=60, burst=1 / 60)
+    async with server.open_client(
+        instruments=[telemetry.instrument], rate_limiter=limiter
+    ) as connection:
+        await connection.create("at once", model="m")
+        await connection.create("after 1 s", model="m")
+        with trio.move_on_after(0.5):
+            await connection.create("given up", model="m")
+    at_once, later, given_up = telemetry.spans("chat")
+    assert "rate limited" not in [event.name for event in at_once.events]
+    assert [event.name for event in later.events][:2] == ["rate limited", "request sent"]
+    assert dict(later.events[0].attributes or {}) == {"trio_responses.delay": pytest.approx(1)}
+    assert [event.name for event in given_up.events] == ["rate limited"]
+    (waits,) = telemetry.points()["trio_responses.rate_limiter.wait.duration"]
+    assert (waits.count, waits.sum) == (2, pytest.approx(1.5))
+    assert waits.sum == connection.statistics().seconds_delayed
+    assert set(waits.attributes) == {"server.address", "server.port"}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trio_responses import Conversation
     from trio_responses.stores import ConversationStore
     from trio_responses.testing import ResponsesServer
-    from trio_responses.typing import LeaseRecord, StoreRecord
+    from trio_responses.typing import LeaseRecord, StoreOperationRecord
 
 __all__ = ["telemetry"]
 pytestmark = NO_WAITING
@@ -39,7 +39,7 @@ class StoreNotes(Instrument):
     def __init__(self) -> None:
         self.hooks: list[str] = []
         self.leases: list[LeaseRecord] = []
-        self.operations: list[StoreRecord] = []
+        self.operations: list[StoreOperationRecord] = []
 
     def lease_requested(self, lease: LeaseRecord) -> None:
         self.hooks.append("requested")
@@ -57,10 +57,10 @@ class StoreNotes(Instrument):
         assert lease in self.leases
         self.hooks.append("ended")
 
-    def store_started(self, operation: StoreRecord) -> None:
+    def store_started(self, operation: StoreOperationRecord) -> None:
         self.operations.append(operation)
 
-    def store_finished(self, operation: StoreRecord) -> None:
+    def store_finished(self, operation: StoreOperationRecord) -> None:
         assert operation in self.operations
         assert operation.ended_at is not None
 

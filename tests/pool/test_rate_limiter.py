@@ -145,6 +145,37 @@ async def test_each_endpoint_may_have_limits_of_its_own() -> None:
     assert common.statistics().requests == 2
 
 
+@pytest.mark.parametrize(("refuses", "counted"), [("quota", 1), ("key", 0)])
+async def test_a_turn_that_moves_takes_tokens_of_its_last_endpoint_alone(
+    refuses: str, counted: int
+) -> None:
+    async with open_test_server() as first, open_test_server() as second:
+
+        async def dial(host: str, port: int) -> trio.abc.Stream:
+            return await {1: first, 2: second}[port].dial(host, port)
+
+        limiters = [RateLimiter(tokens_per_minute=1e6) for _ in range(2)]
+        endpoints = [
+            PoolEndpoint(
+                endpoint=Endpoint.compatible(f"http://127.0.0.1:{port}/v1"),
+                api_key="any",
+                rate_limiter=limiter,
+            )
+            for port, limiter in enumerate(limiters, 1)
+        ]
+        if refuses == "quota":
+            first.fail("insufficient_quota", status=429)
+        else:
+            first.refuse(401, times=None)
+        async with open_pool(endpoints=endpoints, dial=dial) as pool:
+            await ask(pool, "hi")
+            used = pool.statistics().input_tokens + pool.statistics().output_tokens
+        of_first, of_second = (limiter.statistics() for limiter in limiters)
+    assert (of_first.requests, of_first.tokens_available) == (counted, 1e6)
+    assert (of_second.requests, of_second.tokens_available) == (1, 1e6 - used)
+    assert used > 0
+
+
 async def test_a_limiter_of_an_endpoint_is_checked() -> None:
     endpoint = PoolEndpoint(endpoint=Endpoint.openai(), api_key="k", rate_limiter=60)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigurationError, match="rate_limiter must be"):

@@ -25,6 +25,7 @@ from typing import (
 import attrs
 import msgspec
 import pydantic
+import pydantic.dataclasses
 import pytest
 import typing_extensions
 from hypothesis import given
@@ -238,6 +239,81 @@ def test_a_model_is_one_that_pydantic_can_use() -> None:
     assert made.model_dump() == {"city": "O", "spot": None, "points": None, "when": None}
     assert made == made.model_copy()
     assert repr(made).startswith("Model(city='O'")
+
+
+def test_the_private_attributes_of_a_model_have_their_defaults() -> None:
+    class Private(pydantic.BaseModel):
+        name: str
+        _seen: list[str] = pydantic.PrivateAttr(default_factory=list)
+        _later: int
+        _label: str = pydantic.PrivateAttr(default_factory=lambda data: data["name"].upper())
+
+    first, second = partials(Private, '{"name": "a', "b")
+    first._seen.append(first.name)
+    assert (first._seen, second._seen) == (["a"], [])
+    assert not hasattr(second, "_later")
+
+
+def test_a_partial_model_equals_the_complete_one() -> None:
+    class Private(pydantic.BaseModel):
+        name: str
+        _seen: list[str] = pydantic.PrivateAttr(default_factory=list)
+
+    assert partial(Private, '{"name": "a"}') == Private.model_validate({"name": "a"})
+
+
+@pydantic.dataclasses.dataclass
+class Renamed:
+    name: str = pydantic.Field(alias="theName")
+    number: int = 3
+
+
+@dataclasses.dataclass
+class PlainRenamed:
+    name: str = pydantic.Field(alias="theName")
+    number: Annotated[int, pydantic.Field(validation_alias="theNumber")] = 3
+
+
+class RenamedKey(typing_extensions.TypedDict):
+    name: Annotated[str, pydantic.Field(alias="theName")]
+
+
+class Swapped(pydantic.BaseModel):
+    first: str = pydantic.Field(alias="second")
+    second: str = pydantic.Field(alias="first")
+
+
+class ByName(pydantic.BaseModel, populate_by_name=True):
+    name: str = pydantic.Field(alias="theName")
+
+
+class ByNameAlone(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(validate_by_name=True, validate_by_alias=False)
+    name: str = pydantic.Field(alias="theName")
+
+
+class ByPath(pydantic.BaseModel):
+    name: str | None = pydantic.Field(None, validation_alias=pydantic.AliasPath("a", 0))
+
+
+ALIASES: list[tuple[Any, str]] = [
+    (Renamed, '{"theName": "a", "number": 4}'),
+    (PlainRenamed, '{"theName": "a", "theNumber": 4}'),
+    (RenamedKey, '{"theName": "a"}'),
+    (Swapped, '{"first": "1", "second": "2"}'),
+    (ByName, '{"name": "a"}'),
+    (ByNameAlone, '{"name": "a"}'),
+    (ByPath, '{"name": "a"}'),
+]
+
+
+@pytest.mark.parametrize(("annotation", "text"), ALIASES)
+def test_the_keys_are_the_aliases_of_pydantic(annotation: Any, text: str) -> None:
+    assert partial(annotation, text) == pydantic.TypeAdapter(annotation).validate_json(text)
+
+
+def test_aliases_tell_the_classes_of_a_union_apart() -> None:
+    assert type(partial(Spot | Renamed, '{"theName": "a", ')) is Renamed
 
 
 def test_a_model_may_have_extra_fields_other_keys_and_no_object() -> None:

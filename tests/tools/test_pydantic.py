@@ -609,6 +609,14 @@ class Plain:
     point: Point
 
 
+@dataclasses.dataclass
+class Holding:
+    shouted: list[Shouted]
+    plain: Plain
+    _left_out: int | msgspec.UnsetType = msgspec.UNSET
+    _other: int = 1
+
+
 class Wrapper(msgspec.Struct):
     point: Point
 
@@ -622,6 +630,10 @@ class Wrapper(msgspec.Struct):
         ([Point(x=1), 2], '[{"x":1,"y":0},2]'),
         ({"a": (Shouted("a"),), "b": [[Point(x=1)]]}, '{"a":[{"text":"A"}],"b":[[{"x":1,"y":0}]]}'),
         (Plain(Point(x=1)), '{"point":{"x":1,"y":0}}'),
+        (
+            Holding([Shouted("a")], Plain(Point(x=1))),
+            '{"shouted":[{"text":"A"}],"plain":{"point":{"x":1,"y":0}},"_other":1}',
+        ),
         (Wrapper(Point(x=1)), '{"point":{"x":1,"y":0}}'),
         (RootModel[list[int]]([1]), "[1]"),
         (Dog(kind="dog", name="\ud83d"), '{"kind":"dog","name":"\ufffd","lives":null}'),

@@ -1,5 +1,7 @@
 """Tools that are methods: binding to an object, inheritance, class methods and static methods."""
 
+import copy
+import pickle
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -101,6 +103,47 @@ def test_tools_of_one_method_are_equal_for_the_same_object_alone() -> None:
         return what
 
     assert FunctionTool(plain) != FunctionTool(plain)
+
+
+class Stall:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @function_tool
+    async def buy(self, what: str) -> str:
+        return f"{what} at {self.name}"
+
+    async def give(self, what: str) -> str:
+        return f"{what} from {self.name}"
+
+
+@function_tool
+async def wish(what: str) -> str:
+    return what
+
+
+def pickled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 - made in the same line
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+async def test_a_tool_can_be_copied_and_pickled_as_a_function_can(copied: Any) -> None:
+    stall = Stall("Cy's")
+    bound, unbound, plain = copied([stall.buy, Stall.buy, wish])
+    assert (unbound, plain) == (Stall.buy, wish)
+    assert await bound("tea") == "tea at Cy's"
+    assert (bound == stall.buy) is (copied is copy.copy)
+    assert copied(Namespace("stall", [wish])).tools == (wish,)
+    assert copied(shop.weigh) == shop.weigh
+
+
+@pytest.mark.parametrize(
+    "tool", [function_tool(Stall("Di's").give), function_tool(name="x")(lambda: "y")]
+)
+def test_a_tool_that_has_no_name_of_its_own_cannot_be_pickled(tool: Any) -> None:
+    assert copy.deepcopy(tool) is tool
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(tool)
 
 
 async def test_the_tool_of_a_class_has_no_object_to_run_on() -> None:

@@ -8,6 +8,7 @@ import pytest
 from trio_responses import Conversation, ResponsesConnection, open_pool
 from trio_responses._turn.methods import TurnMethods
 from trio_responses._turn.responses import Responses
+from trio_responses.stores import MemoryStore
 from trio_responses.testing import ResponsesServer, open_test_server
 
 MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
@@ -124,6 +125,21 @@ async def test_a_misspelt_option_of_a_run_sends_nothing(
         with pytest.raises(TypeError, match=words):
             await conversation.parse(int, "hi", **wrong)
     assert lenient_server.requests == []
+
+
+async def test_a_misspelt_option_of_a_durable_conversation_acquires_no_lease(
+    server: ResponsesServer,
+) -> None:
+    wrong: dict[str, Any] = {"on_interupted_call": "rerun"}
+    async with (
+        MemoryStore() as store,
+        server.open_client() as connection,
+        open_pool(server.url, dial=server.dial, api_key="any") as pool,
+    ):
+        for place in (connection, pool):
+            with pytest.raises(TypeError, match="did you mean 'on_interrupted_call'"):
+                async with place.durable_conversation(store, "c", **wrong):
+                    pytest.fail("the block began")  # pragma: no cover
 
 
 async def test_the_message_names_the_method(server: ResponsesServer) -> None:

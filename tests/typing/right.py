@@ -63,9 +63,9 @@ from trio_responses.typing import (
     ConnectionOptions,
     ConversationParams,
     Event,
+    RequestParams,
     ResponseCreateParams,
     RunEvent,
-    SharedParams,
     StreamEvent,
 )
 
@@ -320,7 +320,7 @@ async def run_turns(connection: ResponsesConnection, pool: ResponsesPool) -> Non
         assert_type((await stream.get_final_response()).output_text, str)
 
 
-async def share_params(connection: ResponsesConnection, **params: Unpack[SharedParams]) -> None:
+async def share_params(connection: ResponsesConnection, **params: Unpack[RequestParams]) -> None:
     await connection.create("hi", **params)
     async with connection.conversation(**params, tools=choose_tools) as conversation:
         await conversation.run("hi")

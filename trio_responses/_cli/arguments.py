@@ -452,8 +452,8 @@ def _add_chat(commands: Any) -> None:
     parser.add_argument("--price", metavar="INPUT,CACHED,OUTPUT", help=about)
     about = "keep the conversation in an SQLite file, or in Redis or PostgreSQL"
     parser.add_argument("--store", metavar="PLACE", help=about)
-    about = "with --store: the name of the conversation (default: %(default)s)"
-    parser.add_argument("--key", metavar="NAME", default="chat", help=about)
+    about = "with --store: the name of the conversation (default: chat)"
+    parser.add_argument("--key", metavar="NAME", help=about)
     about = "let the server store the responses (default: only the client keeps the history)"
     parser.add_argument("--server-store", action="store_true", help=about)
     about = "with --embedded: close every socket after S seconds; it is replaced shortly before"

@@ -472,7 +472,7 @@ def demo(arguments: argparse.Namespace) -> int:
     :raises ConfigurationError: for HTTP alone, when the extra for HTTP is not installed.
     """
     if arguments.transport == "http":
-        check_http_installed(http2=False)
+        check_http_installed('transport="http"', http2=False)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return run(partial(run_demo, Screen(sys.stdout, colour=colour), arguments.transport))
 

@@ -692,6 +692,8 @@ class ConnectionEngine:
             self._backoff.reset()
         has_reader = socket.has_channel_requests() or not socket.is_exchange
         socket.close(reason)
+        if socket.too_large is not None:
+            self.requests.forgive(socket.too_large)
         lost = reason if isinstance(reason, ConnectionLost) else None
         if lost is not None and has_reader:
             # A copy has no traceback, which would keep the whole socket alive.

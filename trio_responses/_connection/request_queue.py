@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from trio_responses._connection.http_calls import HTTPCalls
     from trio_responses._connection.socket import Socket
     from trio_responses._connection.socket_set import SocketSet
+    from trio_responses._instruments.instrument import TurnObserver
     from trio_responses._protocol.rate_limits import Reservation
     from trio_responses._rate_limiter import LimitQueue
     from trio_responses._settings import RetryPolicy
@@ -308,7 +309,8 @@ class RequestQueue:
                 return None
             reservation = None
             if limits is not None:
-                reservation = await self._reserve(limits, self._estimate(limits, request))
+                tokens = self._estimate(limits, request)
+                reservation = await self._reserve(limits, tokens, request.observer)
                 if not self._may_admit(socket, lane):  # lost during the wait
                     limits.cancel(reservation)
                     continue
@@ -340,7 +342,11 @@ class RequestQueue:
         """
         names = [lane]
         if socket is None or request.is_background:  # over HTTP, whatever other requests use
-            socket, names = self._open_exchange(), [None]
+            try:
+                socket, names = self._open_exchange(), [None]
+            except BaseException:
+                self._give_back(reservation)
+                raise
         elif socket.requests.count() >= MAX_ACTIVE:
             names = []
         elif lane is None and not socket.requests.suits(None, request.parent):
@@ -366,9 +372,12 @@ class RequestQueue:
             generates=not request.is_warm_up,
         )
 
-    async def _reserve(self, limits: LimitQueue, tokens: float) -> Reservation:
+    async def _reserve(
+        self, limits: LimitQueue, tokens: float, observer: TurnObserver | None = None
+    ) -> Reservation:
         """Wait until the rate limits let a request through. If cancelled, nothing is taken.
 
+        :param observer: notified of the wait, if there was one.
         :raises ResponsesError: when the connection has ended.
         """
         reservation = limits.reserve_nowait(tokens)
@@ -385,7 +394,10 @@ class RequestQueue:
                 return await limits.reserve(tokens)
         finally:
             self._limit_scopes.discard(scope)
-            self.seconds_delayed += self._now() - began
+            seconds = self._now() - began
+            self.seconds_delayed += seconds
+            if observer is not None:
+                observer.delayed(seconds)
         raise self._sockets.closed_error()  # the scope was cancelled
 
     def stop_waiting(self) -> None:
@@ -397,6 +409,11 @@ class RequestQueue:
         """Give back what a request has taken from the rate limits, because it is not sent."""
         if reservation is not None and self._config.rate_limits is not None:
             self._config.rate_limits.cancel(reservation)
+
+    def forgive(self, request: ActiveRequest) -> None:
+        """Give back the tokens of a request that was sent, because the server did not start it."""
+        if request.reservation is not None and self._config.rate_limits is not None:
+            self._config.rate_limits.forgive(request.reservation)
 
     # --- Leaving -------------------------------------------------------------------------
 
@@ -473,6 +490,10 @@ class RequestQueue:
                 except (ResponsesError, *wire.DECODE_ERRORS):
                     return None
                 if response.status not in UNFINISHED:
+                    limits = self._config.rate_limits
+                    if limits is not None and turn.reservation is not None:
+                        max_wait = self._config.retry_policy.max_retry_wait
+                        limits.handle_response(turn.reservation, response, max_wait)
                     return response if response.status in FINISHED else None
                 delay = retry_delay(attempts, retry_after=None, max_wait=math.inf)
                 attempts += 1

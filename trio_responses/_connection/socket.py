@@ -100,7 +100,6 @@ class Socket:
         "_old_at",
         "_read_scope",
         "_replace_after_error",
-        "_too_large",
         "is_exchange",
         "lane_names",
         "observer",
@@ -108,6 +107,7 @@ class Socket:
         "requests",
         "starved_since",
         "state",
+        "too_large",
         "transport",
         "unusable_since",
     )
@@ -139,7 +139,8 @@ class Socket:
         self._replace_after_error = replace_after_error
         self._read_scope = trio.CancelScope()
         self._last_error: APIError | None = None
-        self._too_large: TurnAttempt | None = None
+        self.too_large: TurnAttempt | None = None
+        """The turn whose request the server did not accept, because of its size."""
 
     @property
     def takes_requests(self) -> bool:
@@ -345,12 +346,12 @@ class Socket:
     def _fail_too_large(self, turns: list[TurnAttempt], lost: ConnectionLost) -> None:
         """Fail the largest unanswered request if the close code is 1009 (message too big)."""
         silent = [turn for turn in turns if turn.last_event_at is None]
-        if lost.code != MESSAGE_TOO_BIG or self._too_large is not None or not silent:
+        if lost.code != MESSAGE_TOO_BIG or self.too_large is not None or not silent:
             return
-        self._too_large = max(silent, key=lambda turn: turn.size)
-        error = RequestTooLarge(self._too_large.size, None)
+        self.too_large = max(silent, key=lambda turn: turn.size)
+        error = RequestTooLarge(self.too_large.size, None)
         error.delivery = DeliveryStatus.REJECTED
-        self._too_large.fail(error)
+        self.too_large.fail(error)
 
     def _advance(self, trigger: SocketTrigger) -> None:
         self.state = TRANSITIONS[self.state][trigger]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "DURABLE_OPTIONS",
     "DurableBlock",
     "DurableOptions",
     "OnInterruptedCall",
@@ -57,6 +58,9 @@ class Attachable(Protocol):
         """Record and save each change from now on; return the journal."""
         ...
 
+
+DURABLE_OPTIONS: Final = ("wait", "lease_seconds", "on_interrupted_call", "checkpoint")
+"""The keyword arguments of ``durable_conversation()`` besides the parameters of turns."""
 
 Owned = TypeVar("Owned", bound=Attachable)
 

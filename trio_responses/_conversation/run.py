@@ -358,8 +358,8 @@ class RunStream:
                 break
             input_items, new = RawItems.join(outputs) + new, RawItems()
             self._check_has_input(input_items, settings)
-            settings = await self._choose_tools(settings)
-            async with self._make_turn(input_items, settings, request) as stream:
+            of_turn = await self._choose_tools(settings)
+            async with self._make_turn(input_items, of_turn, request) as stream:
                 self.stream = stream
                 self._streams.append(stream)
                 while events := await self._read_turn(stream):
@@ -377,11 +377,12 @@ class RunStream:
         if self._config.repeat_interrupted:
             self._calls.forget_interruptions()
         if self._calls.has_pending_calls:
-            await self._choose_tools(settings)
+            await self._choose_tools(_without_forced_call(settings))
 
     async def _choose_tools(self, settings: TurnSettings) -> TurnSettings:
         """Return the settings of the next turn, whose tools may differ from those of the last one.
 
+        :raises ConfigurationError: for a ``tool_choice`` that needs a tool which they lack.
         :raises Exception: any exception of the function that chooses the tools.
         """
         if self._config.choose_tools is None:

@@ -13,6 +13,7 @@ import msgspec
 from trio_responses import _wire as wire
 from trio_responses._protocol.continuation import canonical_settings, with_encrypted_reasoning
 from trio_responses._protocol.replay import Origin
+from trio_responses._tools.choosing import choice_among
 from trio_responses._tools.namespace import definitions_of, tool_definitions
 from trio_responses._turn.request_builder import command_of
 
@@ -52,8 +53,14 @@ class TurnSettings:
         """All settings in a form in which equal settings are equal bytes."""
 
     def with_tools(self, tools: Sequence[ToolLike]) -> TurnSettings:
-        """Return the settings of a turn with the tools that a run has chosen for it."""
-        return TurnSettings({**self.plain, "tools": definitions_of(tools)})
+        """Return the settings of a turn with the tools that a run has chosen for it.
+
+        :raises ConfigurationError: for a ``tool_choice`` that needs a tool which they lack.
+        """
+        plain = {**self.plain, "tools": definitions_of(tools)}
+        if "tool_choice" in plain and "prompt" not in plain:  # a stored prompt may have more tools
+            plain["tool_choice"] = choice_among(plain["tool_choice"], tools)
+        return TurnSettings(plain)
 
     def encode_request(
         self,

@@ -23,7 +23,7 @@ from trio_responses._instruments.records import (
     LeaseRecord,
     RunRecord,
     SocketRecord,
-    StoreRecord,
+    StoreOperationRecord,
     ToolRecord,
     TurnRecord,
 )
@@ -124,6 +124,12 @@ class Instrument:
     def turn_started(self, turn: TurnRecord) -> None:
         """Called when a turn starts to wait for a socket and a lane, in its reader's task."""
 
+    def turn_delayed(self, turn: TurnRecord, seconds: float) -> None:
+        """Called at the end of each wait of a turn for a `RateLimiter`, also a cancelled one.
+
+        :param seconds: how long the turn waited as the next one of its connection.
+        """
+
     def turn_sent(self, turn: TurnRecord) -> None:
         """Called when the request of a turn was written: once for each attempt."""
 
@@ -177,10 +183,10 @@ class Instrument:
         ``lease.error`` is the reason of a loss; `None` when the lease was released.
         """
 
-    def store_started(self, operation: StoreRecord) -> None:
+    def store_started(self, operation: StoreOperationRecord) -> None:
         """Called before an operation of the store of a durable conversation."""
 
-    def store_finished(self, operation: StoreRecord) -> None:
+    def store_finished(self, operation: StoreOperationRecord) -> None:
         """Called after the operation, in the same task: it succeeded, failed or was cancelled."""
 
     # --- Frames, with all content ------------------------------------------------------------
@@ -413,7 +419,9 @@ class Instruments:
         self, system: str, operation: str, conversation_id: str | None
     ) -> Generator[None, None, None]:
         """Notify the instruments before and after the block, which is one operation of a store."""
-        record = StoreRecord(system=system, operation=operation, conversation_id=conversation_id)
+        record = StoreOperationRecord(
+            system=system, operation=operation, conversation_id=conversation_id
+        )
         self.notify(Instrument.store_started, record)
         try:
             yield
@@ -513,6 +521,10 @@ class TurnObserver:
         self._written = False
         self._has_first_event = False
         self.turn: TurnRecord = turn
+
+    def delayed(self, seconds: float) -> None:
+        """Notify the instruments that the turn has waited for the rate limiter."""
+        self._instruments.notify(Instrument.turn_delayed, self.turn, seconds)
 
     def sending(
         self,

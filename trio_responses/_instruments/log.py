@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trio_responses._instruments.records import (
         LeaseRecord,
         SocketRecord,
-        StoreRecord,
+        StoreOperationRecord,
         ToolRecord,
         TurnRecord,
     )
@@ -314,7 +314,7 @@ class LoggingInstrument(Instrument):
             },
         )
 
-    def store_finished(self, operation: StoreRecord) -> None:
+    def store_finished(self, operation: StoreOperationRecord) -> None:
         """Log an operation that failed at WARNING, one that succeeded at DEBUG."""
         kind = _type_name(operation.error)
         level = logging.DEBUG if kind is None or kind in ABOUT_LEASES else logging.WARNING

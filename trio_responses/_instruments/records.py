@@ -27,7 +27,7 @@ __all__ = [
     "LeaseRecord",
     "RunRecord",
     "SocketRecord",
-    "StoreRecord",
+    "StoreOperationRecord",
     "ToolRecord",
     "TurnRecord",
 ]
@@ -229,7 +229,7 @@ class LeaseRecord:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class StoreRecord:
+class StoreOperationRecord:
     """The facts about one operation of a store, with all its attempts."""
 
     system: str

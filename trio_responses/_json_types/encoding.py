@@ -5,11 +5,14 @@ from __future__ import annotations
 import collections.abc
 import sys
 from pathlib import PurePath
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from trio_responses._wire.lenient import replace_surrogates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["encode_json", "to_builtins"]
 
@@ -19,8 +22,8 @@ CONTAINERS: frozenset[object] = frozenset({list, tuple, set, frozenset, dict})
 def encode_json(value: Any) -> bytes:
     """Return a value as JSON, with U+FFFD in place of lone surrogates.
 
-    Models and dataclasses of pydantic are encoded by pydantic, with their aliases, also in lists
-    and dicts. Paths and other mappings, sequences and sets are encoded as well.
+    Models and dataclasses of pydantic are encoded by pydantic, with their aliases, also in lists,
+    dicts and dataclasses. Paths and other mappings, sequences and sets are encoded as well.
 
     :raises TypeError: for a value without a JSON form. msgspec and pydantic also raise
         `ValueError`, `OverflowError` and `RecursionError`.
@@ -60,15 +63,26 @@ def _convert_models(value: Any) -> Any:
     kind = cast("object", type(value))
     if hasattr(kind, "__pydantic_serializer__"):
         return to_builtins(value)
-    if kind not in CONTAINERS:
+    names: Any = getattr(kind, "__dataclass_fields__", None)
+    if kind not in CONTAINERS and names is None:
         return value
-    elements = value.values() if kind is dict else value
+    parts = value if names is None else _fields_of(value, names)
+    is_object = kind is dict or names is not None
+    elements = parts.values() if is_object else parts
     if not any(_may_contain_models(each) for each in set(map(type, elements))):
         return value
-    if kind is dict:
-        return {key: _convert_models(each) for key, each in value.items()}
-    return list(map(_convert_models, value))
+    if is_object:
+        return {key: _convert_models(each) for key, each in parts.items()}
+    return list(map(_convert_models, parts))
 
 
-def _may_contain_models(kind: type) -> bool:
-    return kind in CONTAINERS or hasattr(kind, "__pydantic_serializer__")
+def _fields_of(value: Any, names: Iterable[str]) -> Any:
+    """Return the fields of a dataclass that msgspec encodes."""
+    fields = {name: getattr(value, name, msgspec.UNSET) for name in names}
+    return {name: each for name, each in fields.items() if each is not msgspec.UNSET}
+
+
+def _may_contain_models(kind: Any) -> bool:
+    if kind in CONTAINERS or hasattr(kind, "__pydantic_serializer__"):
+        return True
+    return hasattr(kind, "__dataclass_fields__")

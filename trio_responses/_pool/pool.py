@@ -19,7 +19,7 @@ from trio_responses._client import make_engine, start_engine
 from trio_responses._concurrency import open_closing_nursery, opens_block
 from trio_responses._conversation.checkpoint import Checkpoint
 from trio_responses._conversation.conversation import Conversation
-from trio_responses._conversation.durable import DurableOptions, open_durable
+from trio_responses._conversation.durable import DURABLE_OPTIONS, DurableOptions, open_durable
 from trio_responses._conversation.history import History
 from trio_responses._endpoint import checked_headers, choose_endpoint
 from trio_responses._errors import ConfigurationError
@@ -220,7 +220,12 @@ class ResponsesPool(TurnMethods):
 
         It stays on one connection as other conversations of the pool do.
         """
-        check_params(params, of="durable_conversation()", allowed=ConversationParams)
+        check_params(
+            params,
+            of="durable_conversation()",
+            allowed=ConversationParams,
+            options=DURABLE_OPTIONS,
+        )
         options = DurableOptions(
             backend,
             conversation_id,
@@ -270,7 +275,7 @@ class ResponsesPool(TurnMethods):
         """
         await self._supervisor.aclose()
 
-    async def drain(self, deadline: float = math.inf) -> int:
+    async def drain(self, seconds: float = math.inf) -> int:
         """Finish what is in progress, take no new requests, and close all connections.
 
         As ``connection.drain``: turns that wait in the pool are finished, too, and connections
@@ -278,12 +283,12 @@ class ResponsesPool(TurnMethods):
 
         If cancelled while it waits, the pool is not closed, and still takes no new requests.
 
-        :param deadline: the longest wait, in seconds; by default as long as it takes.
+        :param seconds: the longest wait; by default as long as it takes.
         :return: the number of turns, runs and calls that had not ended; 0 if nothing was cut off.
         :raises ConfigurationError: for a negative number.
         """
-        check_drain_seconds(deadline)
-        return await self._supervisor.drain(deadline)
+        check_drain_seconds(seconds)
+        return await self._supervisor.drain(seconds)
 
     # --- State ---------------------------------------------------------------------------
 

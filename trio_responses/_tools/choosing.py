@@ -6,21 +6,25 @@ Either the tools are a function that returns their list, or single tools have a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from trio_responses._errors import ConfigurationError
 from trio_responses._tools.function import FunctionTool
-from trio_responses._tools.namespace import find_named_tools, select_tools
+from trio_responses._tools.namespace import find_named_tools, select_tools, tool_key, type_of
+from trio_responses._wire import qualified_name
 from trio_responses._wire.param_checks import check_params
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from trio_responses._tools.context import CallContext
-    from trio_responses._tools.namespace import ToolLike
+    from trio_responses._tools.namespace import ToolKey, ToolLike
     from trio_responses._wire.params import ChooseTools
 
-__all__ = ["ToolsOption", "choose_tools", "depends_on_run", "tools_of_every_turn"]
+__all__ = ["ToolsOption", "choice_among", "choose_tools", "depends_on_run", "tools_of_every_turn"]
 
 ToolsOption: TypeAlias = "Sequence[ToolLike] | ChooseTools"
 """The tools of a conversation or of a run."""
@@ -51,6 +55,44 @@ async def choose_tools(tools: ToolsOption, context: CallContext) -> list[ToolLik
         asked = one.is_enabled
         enabled[one] = bool(await _result_of(asked(context)) if callable(asked) else asked)
     return select_tools(tools, enabled.__getitem__)
+
+
+def choice_among(choice: Any, tools: Sequence[ToolLike]) -> Any:
+    """Return the ``tool_choice`` of a turn for the tools that the turn offers.
+
+    Of a list of allowed tools, those that the turn does not offer are left out.
+
+    :raises ConfigurationError: for a choice that forces a call of a tool that is not offered.
+    """
+    if any(type_of(tool) == "tool_search" for tool in tools):  # the server may find any tool
+        return choice
+    if not isinstance(choice, Mapping):
+        if choice == "required" and not tools:
+            raise ConfigurationError("tool_choice is 'required', but this turn offers no tool")
+        return choice
+    named = cast("Mapping[str, Any]", choice)
+    offered = {key for key, _ in find_named_tools(tools)}
+    if named.get("type") != "allowed_tools":
+        if not _is_offered(named, offered):
+            name = qualified_name(str(named["name"]), named.get("namespace"))
+            raise ConfigurationError(
+                f"tool_choice names the tool {name!r}, which this turn does not offer: its"
+                " is_enabled, or the function given as tools, has left it out"
+            )
+        return named
+    allowed = [one for one in named.get("tools", ()) if _is_offered(one, offered)]
+    if allowed:
+        return {**named, "tools": allowed}
+    if named.get("mode") == "required":
+        raise ConfigurationError("tool_choice allows only tools that this turn does not offer")
+    return "none"
+
+
+def _is_offered(named: Mapping[str, Any], offered: AbstractSet[ToolKey]) -> bool:
+    """Whether a turn offers the function or custom tool that a choice names, if it names one."""
+    if named.get("type") not in {"function", "custom"} or "name" not in named:
+        return True
+    return tool_key(named["name"], named.get("namespace")) in offered
 
 
 def _functions(tools: Sequence[ToolLike]) -> Iterator[FunctionTool[..., Any]]:

@@ -240,6 +240,13 @@ class FunctionTool(Generic[P, R]):
         """Return the hash of the tool."""
         return hash(self._key)
 
+    def __reduce__(self) -> Any:
+        """Return what `copy` and `pickle` need, as for a function: its name, or object and name."""
+        instance = getattr(self.__wrapped__, "__self__", None)
+        if getattr(instance, self.__name__, None) == self:
+            return getattr, (instance, self.__name__)
+        return self.__qualname__
+
     @property
     def _key(self) -> tuple[object, object]:
         return self._identity, self.__wrapped__

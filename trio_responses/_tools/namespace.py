@@ -27,6 +27,7 @@ __all__ = [
     "select_tools",
     "tool_definitions",
     "tool_key",
+    "type_of",
 ]
 
 ToolKey: TypeAlias = tuple[str, str]
@@ -70,7 +71,7 @@ class Namespace:
         self.tools = tuple(tools)
         self.description: str | None = description
         for index, tool in enumerate(self.tools):
-            kind = _type_of(_definition_of(tool, f"tools[{index}] of the namespace {name!r}"))
+            kind = type_of(_definition_of(tool, f"tools[{index}] of the namespace {name!r}"))
             if kind not in {"function", "custom"}:
                 raise ConfigurationError(
                     f"tools[{index}] of the namespace {name!r} is a tool of type {kind!r}: a"
@@ -183,7 +184,7 @@ def find_named_tools(tools: Sequence[ToolLike]) -> Iterator[tuple[ToolKey, Any]]
 
 
 def _is_namespace(tool: Any) -> bool:
-    return isinstance(tool, Namespace) or _type_of(tool) == "namespace"
+    return isinstance(tool, Namespace) or type_of(tool) == "namespace"
 
 
 def _tools_in(tool: Any) -> Sequence[Any]:
@@ -192,7 +193,8 @@ def _tools_in(tool: Any) -> Sequence[Any]:
     return cast("Sequence[Any]", inner) if isinstance(inner, list | tuple) else []
 
 
-def _type_of(tool: Any) -> Any:
+def type_of(tool: Any) -> Any:
+    """Return the ``type`` of a tool; `None` for one that has none here, as a function tool."""
     return tool.type if isinstance(tool, wire.ToolDefinition) else _field_of(tool, "type")
 
 

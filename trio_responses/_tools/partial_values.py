@@ -37,6 +37,7 @@ import sys
 import types
 import typing
 from collections import abc
+from copy import deepcopy
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -518,12 +519,23 @@ def _class_shape(annotation: Any, cls: Any) -> Shape | None:
     else:
         return None
     hints = {name: hint for name, hint in _hints(annotation).items() if name in names}
-    return _Object(_fields(hints), partial(_build_instance, cls, names))
+    return _Object(_fields(hints, cls), partial(_build_instance, cls, names))
 
 
-def _fields(hints: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Return the fields of an object whose keys are the names of its fields."""
-    return {name: (name, hint) for name, hint in hints.items()}
+def _fields(hints: Mapping[str, Any], cls: Any = None) -> dict[str, tuple[str, Any]]:
+    """Return the fields of an object by their keys: their names, or the aliases of pydantic.
+
+    :param cls: the class, if it is a dataclass or an attrs class.
+    """
+    of_pydantic: Mapping[str, Any] = getattr(cls, "__pydantic_fields__", {})
+    plain: Mapping[str, Any] = getattr(cls, "__dataclass_fields__", {})
+    given: dict[str, tuple[Any, Any]] = {}
+    for name, hint in hints.items():
+        default = getattr(plain.get(name), "default", None)
+        marks = (of_pydantic.get(name), default, *getattr(hint, "__metadata__", ()))
+        infos = [mark for mark in marks if isinstance(mark, _pydantic_field_info())]
+        given[name] = (infos[0] if infos else None, hint)
+    return _fields_by_key(given, getattr(cls, "__pydantic_config__", {}))
 
 
 def _constants(fields: Mapping[str, tuple[str, Any]]) -> dict[str, tuple[Any, ...]]:
@@ -625,27 +637,75 @@ def _pydantic_class(name: str) -> Any:
     return getattr(sys.modules.get("pydantic"), name, ())
 
 
+def _pydantic_field_info() -> Any:
+    """Return the class of ``pydantic.Field(...)``, as `_pydantic_class` does."""
+    return getattr(sys.modules.get("pydantic.fields"), "FieldInfo", ())
+
+
 def _pydantic_shape(cls: Any) -> Shape:
     fields: Mapping[str, Any] = cls.model_fields
     build = partial(_build_model, cls, list(fields))
     if getattr(cls, "__pydantic_root_model__", False):
         root = shape_of(fields["root"].annotation)
         return _Wrapped(root, lambda value: build({"root": value}))
-    keys: dict[str, tuple[str, Any]] = {}
-    for name, field in fields.items():
-        alias = field.validation_alias or field.alias
-        for key in (name, alias, *getattr(alias, "choices", ())):
-            if isinstance(key, str):
-                keys[key] = (name, field.annotation)
-    return _Object(keys, build)
+    given = {name: (field, field.annotation) for name, field in fields.items()}
+    return _Object(_fields_by_key(given, cls.model_config), build)
+
+
+def _fields_by_key(
+    fields: Mapping[str, tuple[Any, Any]], config: Mapping[str, Any]
+) -> dict[str, tuple[str, Any]]:
+    """Return the names and annotations of fields, by the keys that pydantic reads them from.
+
+    An alias counts before the name of another field.
+
+    :param fields: the `FieldInfo` and the annotation, by name; a field without aliases needs none.
+    :param config: the configuration of the class.
+    """
+    names: dict[str, tuple[str, Any]] = {}
+    aliases: dict[str, tuple[str, Any]] = {}
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    for name, (info, annotation) in fields.items():
+        alias = getattr(info, "validation_alias", None) or getattr(info, "alias", None)
+        if by_name or alias is None:
+            names[name] = (name, annotation)
+        if config.get("validate_by_alias") is not False:
+            keys = getattr(alias, "choices", [alias])
+            aliases |= {key: (name, annotation) for key in keys if isinstance(key, str)}
+    return names | aliases
 
 
 def _build_model(cls: Any, names: Iterable[str], values: Mapping[str, Any]) -> Any:
-    """Return a model as ``model_construct`` does, without defaults and ``model_post_init``."""
+    """Return a model as ``model_construct`` does, without ``model_post_init``.
+
+    Its private attributes have their defaults, and its fields do not.
+    """
     made = cls.__new__(cls)
     extra: dict[str, Any] | None = {} if cls.model_config.get("extra") == "allow" else None
     object.__setattr__(made, "__dict__", {name: values.get(name) for name in names})
     object.__setattr__(made, "__pydantic_fields_set__", set(values))
     object.__setattr__(made, "__pydantic_extra__", extra)
-    object.__setattr__(made, "__pydantic_private__", {} if cls.__private_attributes__ else None)
+    object.__setattr__(made, "__pydantic_private__", _private_defaults(cls))
+    return made
+
+
+def _private_defaults(cls: Any) -> dict[str, Any] | None:
+    """Return the private attributes of a new model, which are not in the JSON.
+
+    Those without a default are missing, and those whose factory takes the validated fields.
+    """
+    attributes: Mapping[str, Any] = cls.__private_attributes__
+    if not attributes:
+        return None
+    undefined = sys.modules["pydantic_core"].PydanticUndefined
+    made: dict[str, Any] = {}
+    for name, attribute in attributes.items():
+        if attribute.default_factory is None:
+            value = deepcopy(attribute.default)
+        elif getattr(attribute, "default_factory_takes_validated_data", False):
+            value = undefined
+        else:
+            value = attribute.default_factory()
+        if value is not undefined:
+            made[name] = value
     return made

@@ -113,14 +113,16 @@ def _finds(find: Callable[[str], object], name: str) -> bool:
     return find(name) is not None
 
 
-def check_http_installed(*, http2: bool) -> None:
+def check_http_installed(feature: str, *, http2: bool) -> None:
     """Raise an error that names the extra, unless the packages for HTTP are installed.
 
+    :param feature: what needs HTTP, for the message.
     :param http2: whether HTTP/2 is used.
     :raises ConfigurationError: when httpcore2 is not installed, or h2 where HTTP/2 is used.
     """
     if not is_http_installed():
-        raise ConfigurationError(f'transport="http" needs httpcore2: {install_hint("http")}')
+        extra = "http2" if http2 else "http"
+        raise ConfigurationError(f"{feature} needs httpcore2: {install_hint(extra)}")
     if http2 and find_spec("h2") is None:
         raise ConfigurationError(f"http2=True needs h2: {install_hint('http2')}")
 
@@ -143,7 +145,7 @@ class HTTPClient:
         refresh_key: bool,
         back_off: Callable[[ConnectError, float], Awaitable[None]],
     ) -> None:
-        check_http_installed(http2=config.http2)
+        check_http_installed("a request over HTTP", http2=config.http2)
         self.config = config
         self.get_headers = get_headers
         self.refresh_key = refresh_key

@@ -2,9 +2,9 @@
 
 ``ResponseCreateParams`` lists the fields of ``response.create`` that callers set, and
 ``ConversationParams`` those of them that hold for a whole conversation. Both have the
-``SharedParams``; they differ in ``tools``, which the runs of a conversation may choose. The methods
-of connections and conversations take them as keyword arguments; ``param_checks`` checks them at run
-time. `WORDS` says which fields take a fixed set of words.
+``RequestParams``; they differ in ``tools``, which the runs of a conversation may choose. The
+methods of connections and conversations take them as keyword arguments; ``param_checks`` checks
+them at run time. `WORDS` says which fields take a fixed set of words.
 
 The fields that the library sets itself (``stream_id``, ``generate``, ``stream``)
 are no parameters. Fields that this version does not know go through ``extra_body``.
@@ -244,7 +244,7 @@ class ConversationParam(TypedDict, total=False):
     """Id of the conversation."""
 
 
-class SharedParams(TypedDict, total=False):
+class RequestParams(TypedDict, total=False):
     """The parameters of a response that are the same for a whole conversation.
 
     A parameter that is left out is not sent. `None` is sent as null.
@@ -320,7 +320,7 @@ class SharedParams(TypedDict, total=False):
     key, at every depth; any other value replaces the value of the parameter."""
 
 
-class ConversationParams(SharedParams, total=False):
+class ConversationParams(RequestParams, total=False):
     """The parameters that hold for a whole conversation.
 
     A parameter that is left out is not sent. `None` is sent as null.
@@ -331,7 +331,7 @@ class ConversationParams(SharedParams, total=False):
     a function, sync or async, that is called before each turn and returns them."""
 
 
-class ResponseCreateParams(SharedParams, total=False):
+class ResponseCreateParams(RequestParams, total=False):
     """The parameters of one response, but for its input."""
 
     tools: Sequence[Tool | Mapping[str, Any] | HasToolDefinition]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         LeaseRecord,
         RunRecord,
         SocketRecord,
-        StoreRecord,
+        StoreOperationRecord,
         ToolRecord,
         TurnRecord,
     )
@@ -116,7 +116,7 @@ class OpenTelemetryInstrument(Instrument):
         self._lease_requests: dict[LeaseRecord, tuple[Span, Token[Context]]] = {}
         self._leases: dict[LeaseRecord, SpanContext] = {}
         """The span in which each lease that is held was acquired."""
-        self._operations: dict[StoreRecord, Span] = {}
+        self._operations: dict[StoreOperationRecord, Span] = {}
 
     # --- Turns ---------------------------------------------------------------------------
 
@@ -131,6 +131,14 @@ class OpenTelemetryInstrument(Instrument):
         place = _server(turn.host, turn.port)
         self._turns[turn] = _Turn(span, place)
         self._metrics.active_turns.add(1, place)
+
+    def turn_delayed(self, turn: TurnRecord, seconds: float) -> None:
+        """Add the wait for a rate limiter to the turn's span, as an event, and record it."""
+        span = self._turns[turn].span
+        span.add_event("rate limited", {"trio_responses.delay": seconds})
+        self._metrics.limiter_wait.record(
+            seconds, _server(turn.host, turn.port), trace.set_span_in_context(span)
+        )
 
     def turn_sent(self, turn: TurnRecord) -> None:
         """Add the attempt to the turn's span: its server, its parameters, and an event."""
@@ -430,7 +438,7 @@ class OpenTelemetryInstrument(Instrument):
             span.end()
             self._metrics.lost_leases.add(1, common)
 
-    def store_started(self, operation: StoreRecord) -> None:
+    def store_started(self, operation: StoreOperationRecord) -> None:
         """Start the span of an operation of a store."""
         summary = f"{operation.operation} conversation"
         attributes: Attributes = {
@@ -445,7 +453,7 @@ class OpenTelemetryInstrument(Instrument):
             summary, kind=kind, attributes=attributes
         )
 
-    def store_finished(self, operation: StoreRecord) -> None:
+    def store_finished(self, operation: StoreOperationRecord) -> None:
         """End the span of an operation of a store, and record its duration."""
         span = self._operations.pop(operation)
         common: Attributes = {

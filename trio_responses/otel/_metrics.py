@@ -30,7 +30,8 @@ SCOPE: Final = "trio_responses"
 SECONDS: Final = tuple(0.01 * 2**step for step in range(14))
 """The bucket bounds of the conventions for seconds of turns and tools: 0.01 to 81.92."""
 RUN_SECONDS: Final = tuple(0.1 * 2**step for step in range(13))
-"""The bucket bounds of the conventions for seconds of runs: 0.1 to 409.6."""
+"""The bucket bounds of the conventions for seconds of runs: 0.1 to 409.6. A rate limiter, too, may
+take minutes."""
 STORE_SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 """The bucket bounds of the conventions for seconds of operations of a database."""
 TOKENS: Final = tuple(4**step for step in range(14))
@@ -114,8 +115,14 @@ class Metrics:
         self.queue_duration = meter.create_histogram(
             "trio_responses.turn.queue.duration",
             unit="s",
-            description="Time that a turn waits for a socket and a lane.",
+            description="Time that a turn waits for a socket, a lane and a rate limiter.",
             explicit_bucket_boundaries_advisory=SECONDS,
+        )
+        self.limiter_wait = meter.create_histogram(
+            "trio_responses.rate_limiter.wait.duration",
+            unit="s",
+            description="Time that the request of a turn waits for a rate limiter, if it does.",
+            explicit_bucket_boundaries_advisory=RUN_SECONDS,
         )
         self.retries = meter.create_counter(
             "trio_responses.turn.retries",

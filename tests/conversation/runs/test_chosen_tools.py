@@ -208,6 +208,76 @@ async def test_a_forced_choice_holds_for_the_first_turn_of_chosen_tools(
     assert [offered(request) for request in server.requests] == [["shown"], ["shown"]]
 
 
+def naming(name: str, **more: Any) -> Any:
+    return {"type": "function", "name": name, **more}
+
+
+def allowing(mode: str, *names: str) -> Any:
+    tools = [*map(naming, names), {"type": "web_search"}]
+    return {"type": "allowed_tools", "mode": mode, "tools": tools[: len(names) or 1]}
+
+
+NOT_OFFERED = "tool_choice names the tool 'pay', which this turn does not offer"
+REFUSED_CHOICES: list[tuple[Any, str]] = [
+    (naming("pay"), NOT_OFFERED),
+    ({"type": "custom", "name": "pay"}, NOT_OFFERED),
+    (naming("shown", namespace="crm"), "the tool 'crm.shown', which this turn does not offer"),
+    (allowing("required", "pay"), "tool_choice allows only tools that this turn does not offer"),
+]
+
+
+@pytest.mark.parametrize(("choice", "message"), REFUSED_CHOICES)
+@pytest.mark.parametrize("tools", [[PAY, SHOWN], only(SHOWN)])
+async def test_a_choice_of_a_hidden_tool_ends_the_run_before_its_turn(
+    server: "ResponsesServer", choice: Any, message: str, tools: Any
+) -> None:
+    """The input stays in the conversation, for the next run."""
+    async with open_conversation(server, tools=tools) as conversation:
+        with pytest.raises(ConfigurationError, match=message):
+            await conversation.run("Pay.", dependencies={}, tool_choice=choice)
+        assert server.requests == []
+        await conversation.run(dependencies={"signed_in": True})
+    assert server.last_request.text == "Pay."
+
+
+async def test_a_choice_needs_a_tool(server: "ResponsesServer") -> None:
+    async with open_conversation(server, tools=[PAY]) as conversation:
+        with pytest.raises(ConfigurationError, match="'required', but this turn offers no tool"):
+            await conversation.run("Pay.", dependencies={}, tool_choice="required")
+        await conversation.run(dependencies={"signed_in": True}, tool_choice=naming("pay"))
+    assert server.requests[0]["tool_choice"] == naming("pay")
+
+
+ALLOWED: list[tuple[Any, list[Any]]] = [
+    (
+        allowing("required", "shown", "pay", "sign_in"),
+        [allowing("required", "shown", "sign_in"), allowing("auto", "shown", "pay", "sign_in")],
+    ),
+    (allowing("auto", "pay"), ["none", allowing("auto", "pay")]),
+    (allowing("auto"), [allowing("auto")] * 2),
+]
+
+
+@pytest.mark.parametrize(("choice", "sent"), ALLOWED)
+async def test_a_hidden_tool_is_left_out_of_the_allowed_ones(
+    server: "ResponsesServer", choice: Any, sent: list[Any]
+) -> None:
+    server.answer([Call("sign_in", call_id="call_1")])
+    async with open_conversation(server, tools=[sign_in, PAY, SHOWN]) as conversation:
+        await conversation.run("Pay.", dependencies={}, tool_choice=choice)
+    assert [request["tool_choice"] for request in server.requests] == sent
+
+
+@pytest.mark.parametrize("more", [{"prompt": {"id": "p"}}, {}])
+async def test_a_choice_may_name_a_tool_that_only_the_server_knows(
+    server: "ResponsesServer", more: Any
+) -> None:
+    found: list[Any] = [] if more else [{"type": "tool_search"}]
+    async with open_conversation(server, tools=only(SHOWN, *found)) as conversation:
+        await conversation.run("Pay.", tool_choice=naming("pay"), **more)
+    assert server.last_request["tool_choice"] == naming("pay")
+
+
 @pytest.mark.parametrize("signed_in", [False, True])
 async def test_calls_of_an_earlier_run_are_for_the_tools_that_are_enabled_now(
     server: "ResponsesServer", *, signed_in: bool

@@ -57,13 +57,16 @@ def chat(arguments: argparse.Namespace) -> int:
     if arguments.max_age is not None and endpoint is not None:
         print_error("--max-age is an option of the embedded server: add --embedded")
         return WRONG_USAGE
+    if arguments.key is not None and arguments.store is None:
+        print_error("--key is the name of a conversation in a store: add --store")
+        return WRONG_USAGE
     beginning = Beginning(
         settings={"store": arguments.server_store, **options.params},
         tools=options.tools,
         prices=_prices(arguments.price),
         checkpoint=arguments.load,
         place=arguments.store,
-        key=arguments.key,
+        key="chat" if arguments.key is None else arguments.key,
     )
     with record_into(arguments.record, force=arguments.force) as instruments:
         server = open_server(
