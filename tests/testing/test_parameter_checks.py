@@ -136,6 +136,7 @@ async def test_an_invalid_value_is_refused_as_by_openai(
             "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [NAMED]},
         },
         {"tool_choice": NAMED, "prompt": {"id": "p"}},
+        {"tool_choice": NAMED, "tools": [{"type": "tool_search"}]},
         {
             "tool_choice": NAMED,
             "input": [{"type": "additional_tools", "role": "developer", **tool()}],

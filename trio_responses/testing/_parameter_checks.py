@@ -143,8 +143,10 @@ def _check_tool_choice(body: Json) -> Iterator[RequestRefusal]:
 
 def _may_have_other_tools(body: Json) -> bool:
     """Whether the model may have tools that the request itself does not list."""
-    return any(body.get(name) is not None for name in _HIDES_TOOLS) or any(
-        "tools" in item for item in _dicts(body.get("input"))
+    return (
+        any(body.get(name) is not None for name in _HIDES_TOOLS)
+        or any("tools" in item for item in _dicts(body.get("input")))
+        or any(tool.get("type") == "tool_search" for tool in _dicts(body.get("tools")))
     )
 
 

@@ -263,7 +263,8 @@ async def test_a_hidden_tool_is_left_out_of_the_allowed_ones(
     server: "ResponsesServer", choice: Any, sent: list[Any]
 ) -> None:
     server.answer([Call("sign_in", call_id="call_1")])
-    async with open_conversation(server, tools=[sign_in, PAY, SHOWN]) as conversation:
+    tools = [sign_in, PAY, SHOWN, {"type": "web_search"}]
+    async with open_conversation(server, tools=tools) as conversation:
         await conversation.run("Pay.", dependencies={}, tool_choice=choice)
     assert [request["tool_choice"] for request in server.requests] == sent
 
