@@ -15,6 +15,8 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pygments.lexers.python import PythonLexer
+
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
@@ -136,3 +138,4 @@ def lead_to_pages(_app: Sphinx, _name: str, content: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     """Register the event handler with Sphinx."""
     app.connect("source-read", lead_to_pages)
+    app.add_lexer("ipython", PythonLexer)  # IPython has the lexer of this name, if it is installed

@@ -4,6 +4,7 @@ No test depends on the speed of the machine: time passes on clocks that jump, Hy
 limit for an example, and a real limit is there to end a deadlock only.
 """
 
+import gc
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from inspect import iscoroutinefunction
 from typing import Any
@@ -47,6 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
     watch = SecretsWatch()
     watch.start()
     config.pluginmanager.register(watch, "secrets-watch")
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector pass over what all tests share: that takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

@@ -61,9 +61,10 @@ def with_text_format(
 
     :raises ConfigurationError: if the type has no JSON schema.
     """
+    name = type(answer).__name__
     if isinstance(answer, NO_TYPES):
         raise ConfigurationError(
-            f"the answer must be a type, not a value ({type(answer).__name__}): the type is the"
+            f"the answer must be a type, not a value ({name}): the type is the"
             " first argument of parse(), and the input the second"
         )
     try:
