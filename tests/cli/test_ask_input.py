@@ -7,28 +7,16 @@ import io
 import json
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.cli_driver import clear_environment, prepare_next_server
 from trio_responses._cli import main
 from trio_responses._cli.answer_schema import read_schema
 
 if TYPE_CHECKING:
     from tests.cli.cli_driver import Capture, Patch, Prepare, PrepareServer
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch: Patch) -> None:
-    clear_environment(monkeypatch)
-
-
-@pytest.fixture
-def prepare_server(monkeypatch: Patch) -> PrepareServer:
-    return partial(prepare_next_server, monkeypatch)
 
 
 @pytest.fixture

@@ -12,14 +12,13 @@ import signal
 import subprocess
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from tests.cli.cli_driver import HANG_GUARD, clear_environment, prepare_next_server, running
+from tests.cli.cli_driver import HANG_GUARD, running
 from tests.testing.driver import NO_WAITING
 from trio_responses import AuthenticationError, ConfigurationError, Limits, ReconnectFailed
 from trio_responses._cli import main
@@ -47,16 +46,6 @@ if TYPE_CHECKING:
     from trio_responses.testing import ResponsesServer
 
 SETTINGS = {"model": "gpt-test", "store": False}
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch: Patch) -> None:
-    clear_environment(monkeypatch)
-
-
-@pytest.fixture
-def prepare_server(monkeypatch: Patch) -> PrepareServer:
-    return partial(prepare_next_server, monkeypatch)
 
 
 class RecordingRenderer:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.cli.cli_driver import clear_environment
 from trio_responses._cli import main
 from trio_responses.stores import Record, SQLiteStore
 
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cli.cli_driver import Capture, Patch
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch: Patch) -> None:
-    clear_environment(monkeypatch)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.cli_driver import clear_environment
 from tests.cli.test_chat import talk
 from tests.testing.driver import NO_WAITING
 from trio_responses import ConfigurationError
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT = '{"format":"trio-responses conversation","version":1,"settings":{"model":"m"},"items":'
 OPENING = '{"t":0,"dir":"send","frame":{"type":"response.create","model":"m","input":"Hi"}}\n'
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch: Patch) -> None:
-    clear_environment(monkeypatch)
 
 
 @pytest.fixture

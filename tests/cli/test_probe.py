@@ -8,13 +8,12 @@ import re
 import socket
 from collections.abc import Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 import trio
 
-from tests.cli.cli_driver import clear_environment, hide_http_packages, prepare_next_server
+from tests.cli.cli_driver import hide_http_packages
 from tests.testing.driver import NO_WAITING, run_over_sockets
 from trio_responses import Endpoint
 from trio_responses._cli import main, probe_features
@@ -34,16 +33,6 @@ if TYPE_CHECKING:
     from trio_responses.testing._http import Exchange
 
 NAMES = [feature.name for feature in FEATURES]
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch: Patch) -> None:
-    clear_environment(monkeypatch)
-
-
-@pytest.fixture
-def prepare_server(monkeypatch: Patch) -> PrepareServer:
-    return partial(prepare_next_server, monkeypatch)
 
 
 async def probe(

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +24,7 @@ from tests.cli.cli_driver import (
     Patch,
     Prepare,
     PrepareServer,
-    clear_environment,
     hide_http_packages,
-    prepare_next_server,
     running,
     serving,
     serving_in_thread,
@@ -41,17 +38,6 @@ from trio_responses._cli.ask import NO_QUESTION
 from trio_responses._cli.demo import Screen
 from trio_responses._cli.server_choice import DEFAULT_MODEL
 from trio_responses.testing import Reply, Request, ResponsesServer, open_test_server
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch: Patch) -> None:
-    clear_environment(monkeypatch)
-
-
-@pytest.fixture
-def prepare_server(monkeypatch: Patch) -> PrepareServer:
-    return partial(prepare_next_server, monkeypatch)
-
 
 # --- serve -------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ import socket
 import stat
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ import trio
 from tests.cli.cli_driver import (
     HANG_GUARD,
     clear_environment,
-    prepare_next_server,
     running,
     serving,
     serving_in_thread,
@@ -47,11 +45,6 @@ REQUEST = '{"t":0,"dir":"send","frame":{"type":"response.create","model":"m","in
 def folder_of_our_own(monkeypatch: Patch, tmp_path: Path) -> None:
     clear_environment(monkeypatch)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def prepare_server(monkeypatch: Patch) -> PrepareServer:
-    return partial(prepare_next_server, monkeypatch)
 
 
 def sent_in(path: str) -> list[Any]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import itertools
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.cli_driver import clear_environment, prepare_next_server
 from trio_responses import Endpoint
 from trio_responses._cli import main
 from trio_responses._cli.arguments import parse_arguments
@@ -24,16 +22,6 @@ if TYPE_CHECKING:
     from tests.cli.cli_driver import Capture, Patch, PrepareServer
 
 numbers = itertools.count()
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch: Patch) -> None:
-    clear_environment(monkeypatch)
-
-
-@pytest.fixture
-def prepare_server(monkeypatch: Patch) -> PrepareServer:
-    return partial(prepare_next_server, monkeypatch)
 
 
 # --- Parameters --------------------------------------------------------------------------

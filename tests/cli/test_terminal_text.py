@@ -6,12 +6,10 @@ import io
 import json
 import logging
 import sys
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.cli_driver import clear_environment, prepare_next_server
 from trio_responses import APIError, CallNotRejectable, ConnectionLost
 from trio_responses._cli import main
 from trio_responses._cli.chat.renderer import PlainRenderer
@@ -32,16 +30,6 @@ ESCAPED = r"\x1b[2J \x1b]0;title\x07 \x9b1m \x7f \u202eback\u2066 a\rb"
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch: Patch) -> None:
-    clear_environment(monkeypatch)
-
-
-@pytest.fixture
-def prepare_server(monkeypatch: Patch) -> PrepareServer:
-    return partial(prepare_next_server, monkeypatch)
 
 
 def test_newlines_and_tabs_are_kept_and_every_other_control_is_escaped() -> None:
