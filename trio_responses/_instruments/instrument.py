@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterable
 from contextlib import contextmanager
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import trio
@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 P = ParamSpec("P")
+FinishedRecord = TypeVar("FinishedRecord", ToolRecord, StoreOperationRecord)
 
 logger: Final = logging.getLogger("trio_responses")
 logger.addHandler(logging.NullHandler())  # without a logging setup nothing is printed
@@ -390,17 +391,8 @@ class Instruments:
             call=call,
         )
         self.notify(Instrument.tool_started, tool)
-        try:
+        with self._finishing(tool, Instrument.tool_finished):
             yield tool
-        except Exception as error:
-            tool.error = error
-            raise
-        except BaseException:
-            tool.cancelled = True
-            raise
-        finally:
-            tool.ended_at = trio.current_time()
-            self.notify(Instrument.tool_finished, tool)
 
     def observe_lease(self, system: str, conversation_id: str) -> LeaseObserver | None:
         """Notify the instruments that a lease is asked for, and return its observer.
@@ -423,6 +415,14 @@ class Instruments:
             system=system, operation=operation, conversation_id=conversation_id
         )
         self.notify(Instrument.store_started, record)
+        with self._finishing(record, Instrument.store_finished):
+            yield
+
+    @contextmanager
+    def _finishing(
+        self, record: FinishedRecord, hook: Callable[[Instrument, FinishedRecord], None]
+    ) -> Generator[None, None, None]:
+        """Write into a record how the block ended and when, and notify the instruments of it."""
         try:
             yield
         except Exception as error:
@@ -433,7 +433,7 @@ class Instruments:
             raise
         finally:
             record.ended_at = trio.current_time()
-            self.notify(Instrument.store_finished, record)
+            self.notify(hook, record)
 
 
 def checked_instruments(given: Iterable[Instrument]) -> tuple[Instrument, ...]:
