@@ -79,7 +79,7 @@ class RateLimiter:
 
     The limits are those of one process, in one run of Trio (docs/operations.md).
 
-    :param requests_per_minute: the limit of requests; `None` for none of one's own.
+    :param requests_per_minute: the limit of requests; `None` if only the server's limits count.
     :param tokens_per_minute: the limit of tokens, input and output together; `None` likewise.
     :param burst: the part of a minute's amount, over 0 and at most 1, that may be used at once
         after a time without requests. 1 suits servers that count as OpenAI does.

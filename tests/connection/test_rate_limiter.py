@@ -452,7 +452,7 @@ async def test_a_socket_that_is_lost_during_the_wait_uses_up_nothing(
 async def test_a_wait_for_the_rate_is_no_wait_for_a_place(
     server: ResponsesServer, connect: Connect
 ) -> None:
-    """A turn that is not read blocks nobody who waits for the rate, so it does not overflow."""
+    """A turn that is not read delays no request that waits for the limiter: no overflow."""
     limiter = RateLimiter(requests_per_minute=1)
     limits = Limits(turn_buffer_bytes=2000, connection_buffer_bytes=4000)
     server.reply("word " * 500)

@@ -77,7 +77,7 @@ async def test_the_record_of_a_run_counts_turns_calls_and_tokens(server: Respons
     assert len(run.usages) == 2
     assert run.ended_at is not None
     assert run.ended_at - run.started_at == pytest.approx(2)
-    assert run.conversation_id is None  # nobody has chosen one
+    assert run.conversation_id is None  # the conversation was opened without an id
 
 
 async def test_a_run_that_is_left_early_has_neither_response_nor_error(

@@ -116,7 +116,7 @@ class ResponseCreate(
     stream_options: Mapping[str, Any] | UnsetType | None = UNSET
     """Settings of the events: ``include_obfuscation``."""
     background: bool | UnsetType | None = UNSET
-    """Only for HTTP: whether the response goes on when nobody reads its events."""
+    """Only for HTTP: whether the response continues if its events are not read."""
     background_options: Mapping[str, Any] | UnsetType = UNSET
     """Only for HTTP: settings of a response in the background."""
     extra: Mapping[str, JSON] | UnsetType = UNSET
